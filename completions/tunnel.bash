@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# Completion of tunnel(1) for bash: options, their arguments, the origins of running
+# tunnels for -k and -l, and the command after an origin. Works with bash 3.2, and without
+# the bash-completion package; with it, the command's own arguments are completed as well.
+
+_tunnel() {
+	# words: those before the cursor's, which is cur. Bash cuts them at colons; first
+	# says where in COMP_WORDS each begins.
+	local -a words first
+	local i count=0 cur
+	for ((i = 1; i <= COMP_CWORD; i++)); do
+		if [[ $count -gt 0 && (${COMP_WORDS[i]} == :* || ${COMP_WORDS[i - 1]} == *:) ]]; then
+			words[count - 1]+=${COMP_WORDS[i]}
+		else
+			words[count]=${COMP_WORDS[i]}
+			first[count]=$i
+			count=$((count + 1))
+		fi
+	done
+	count=$((count - 1))
+	cur=${words[count]}
+	COMPREPLY=()
+
+	# What the words before it say.
+	local options='' argument_of='' operand='' letters
+	for ((i = 0; i < count; i++)); do
+		if [[ -n $argument_of ]]; then
+			argument_of=
+		elif [[ ${words[i]} == -- ]]; then
+			operand=$((i + 1))
+			break
+		elif [[ ${words[i]} == -?* ]]; then
+			letters=${words[i]#-}
+			options+=${letters%%[cgt]*}
+			# The last letter takes the next word, one before it the rest of this.
+			[[ ${letters#*[cgt]} ]] || argument_of=${letters: -1}
+		else
+			operand=$i
+			break
+		fi
+	done
+
+	case $argument_of in
+	c) _tunnel_files && return ;;
+	g | t) return ;;
+	esac
+
+	if [[ -z $operand && $cur == -* ]]; then
+		case $options in
+		*k*) ;;
+		*l*) _tunnel_reply -j ;;
+		*[brvw]*) _tunnel_reply -b -c -g -j -r -t -v -w ;;
+		*) _tunnel_reply -b -c -g -h -j -k -l -r -t -v -V -w ;;
+		esac
+	elif [[ $options == *[kl]* ]]; then
+		# shellcheck disable=SC2046 # an origin has no blank
+		_tunnel_reply $("$1" -l 2>/dev/null </dev/null | cut -f 1 |
+			if [[ $cur == l* ]]; then cat; else sed 's/^localhost://'; fi)
+	elif [[ -n $operand && $operand -lt $count && $options != *[br]* ]]; then
+		i=${first[operand + 1]}
+		if declare -F _comp_command_offset >/dev/null; then
+			_comp_command_offset "$i"
+		elif declare -F _command_offset >/dev/null; then
+			_command_offset "$i"
+		elif [[ $operand -eq $((count - 1)) && $cur != */* ]]; then
+			while read -r i; do COMPREPLY+=("$i"); done < <(compgen -c -- "$cur")
+		else
+			_tunnel_files
+		fi
+	fi
+}
+
+# Offers those of these words that go on from cur. What stands before its last colon is
+# on the line already.
+_tunnel_reply() {
+	local word
+	for word; do
+		[[ $word == "$cur"* ]] || continue
+		[[ $COMP_WORDBREAKS != *:* || $cur != *:* ]] || word=${word#"${cur%:*}:"}
+		COMPREPLY+=("$word")
+	done
+}
+
+_tunnel_files() {
+	local file
+	compopt -o filenames 2>/dev/null
+	while read -r file; do COMPREPLY+=("$file"); done < <(compgen -f -- "$cur")
+}
+
+complete -F _tunnel tunnel

@@ -1,0 +1,330 @@
+#!/usr/bin/env bats
+# Which cloudflared is run, and as what.
+# shellcheck disable=SC2030,SC2031 # each test is a process of its own
+
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# The directories that are searched beyond those of the test.
+system_directories='/usr/local/bin /opt/homebrew/bin /home/linuxbrew/.linuxbrew/bin
+/usr/bin /snap/bin'
+
+# plant DIRECTORY...: a cloudflared in each, which says where it lies and ends.
+plant() {
+	local directory
+	for directory; do
+		mkdir -p "$directory"
+		printf '#!/bin/sh\n%s\n%s\n' "echo '$directory' >\"\$FAKE_DIR/ran\"" 'exit 9' \
+			>"$directory/cloudflared"
+		chmod +x "$directory/cloudflared"
+	done
+}
+
+# ran DIRECTORY ARGUMENT...: with these it is the cloudflared there that runs.
+ran() {
+	rm -f "$FAKE_DIR/ran"
+	run_tunnel "${@:2}"
+	assert_equal "$ended $(cat "$FAKE_DIR/ran")" "exit 1 $1"
+}
+
+# starts ARGUMENT...: starts it and waits until cloudflared, whose id is $cloudflared, runs.
+starts() {
+	start_tunnel "$@"
+	await_cloudflared $((number_started += 1))
+}
+number_started=0
+
+environment_has() {
+	assert_equal "$(cloudflared_environment "$cloudflared" | grep "^${1%%=*}=")" "$1"
+}
+
+no_system_configuration() {
+	local file
+	for file in /etc/cloudflared/config.y*ml /usr/local/etc/cloudflared/config.y*ml; do
+		[ ! -e "$file" ] || skip "$file exists"
+	done
+}
+
+# field NUMBER: of /proc/PID/stat of $cloudflared, counted as in proc(5), from 4 on.
+field() {
+	local stat
+	[ -e "$FAKE_DIR/$cloudflared.stat" ] || skip 'no /proc here'
+	read -r stat <"$FAKE_DIR/$cloudflared.stat"
+	# shellcheck disable=SC2086 # one field each
+	set -- "$1" ${stat##*) }
+	echo "${@:$1-1:1}"
+}
+
+# --- where it is looked for -----------------------------------------------------------
+
+@test "-c, then \$CLOUDFLARED, then PATH, then beside tunnel, then below HOME" {
+	local directory arguments=(-c "$TMPDIR/option/cloudflared" 8080)
+	local places=("$TMPDIR/option" "$TMPDIR/variable" "$TMPDIR/path1" "$TMPDIR/path2"
+		"$TMPDIR/beside" "$HOME/.local/bin" "$HOME/bin")
+	[ "$(head -c 2 "$TUNNEL")" != '#!' ] || skip 'a wrapper can not be copied'
+	plant "${places[@]}"
+	cp "$TUNNEL" "$TMPDIR/beside/tunnel"
+	TUNNEL=$TMPDIR/beside/tunnel
+	export CLOUDFLARED=$TMPDIR/variable/cloudflared
+	PATH=$TMPDIR/path1:$TMPDIR/path2:$PATH
+	for directory in "${places[@]}"; do
+		case $directory in
+		*/variable) arguments=(8080) ;;
+		*/path1) unset CLOUDFLARED ;;
+		*/beside) ! command -v cloudflared || skip 'a cloudflared in PATH' ;;
+		esac
+		ran "$directory" "${arguments[@]}"
+		rm "$directory/cloudflared"
+		hash -r
+	done
+}
+
+@test "the one beside tunnel is found when tunnel was found in PATH, by a link, too" {
+	[ "$(head -c 2 "$TUNNEL")" != '#!' ] || skip 'a wrapper can not be copied'
+	! command -v cloudflared || skip 'a cloudflared in PATH'
+	[ -e /proc/self/exe ] || skip 'no /proc here'
+	unset CLOUDFLARED
+	plant "$TMPDIR/beside" "$HOME/bin"
+	cp "$TUNNEL" "$TMPDIR/beside/tunnel"
+	TUNNEL=tunnel
+	PATH=$TMPDIR/beside:$PATH
+	rm "$TMPDIR/beside/cloudflared"
+	ran "$HOME/bin" 8080
+	plant "$TMPDIR/beside"
+	PATH=$TMPDIR/beside:$PATH ran "$TMPDIR/beside" 8080
+	mkdir "$TMPDIR/links"
+	ln -s "$TMPDIR/beside/tunnel" "$TMPDIR/links/tunnel"
+	PATH=$TMPDIR/links:${PATH#*:} ran "$TMPDIR/beside" 8080
+}
+
+@test "what cannot be run is passed over in PATH" {
+	plant "$TMPDIR/good"
+	mkdir -p "$TMPDIR/directory/cloudflared" "$TMPDIR/text"
+	cp "$TMPDIR/good/cloudflared" "$TMPDIR/text"
+	chmod -x "$TMPDIR/text/cloudflared"
+	unset CLOUDFLARED
+	PATH=$TMPDIR/none:$TMPDIR/directory:$TMPDIR/text:$TMPDIR/good:$PATH ran "$TMPDIR/good" 8080
+}
+
+@test "no cloudflared: it says where to get it, 127" {
+	local directory
+	for directory in $system_directories; do
+		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
+	done
+	unset CLOUDFLARED
+	# shellcheck disable=SC2123 # that it finds nothing is the point
+	PATH=$TMPDIR start_tunnel 8080
+	assert_exit 127
+	assert_equal "$(cat "$out")" ''
+	assert_match "$(cat "$err")" '^tunnel: cloudflared is not installed.*https?://'
+	assert_equal "$(wc -l <"$err" | tr -d ' ')" 1
+}
+
+@test "a path that was named is never replaced by another" {
+	plant "$TMPDIR/path" "$HOME/bin"
+	PATH=$TMPDIR/path:$PATH
+	CLOUDFLARED=$TMPDIR/path/cloudflared run_tunnel -c "$TMPDIR/none" 8080
+	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" "$TMPDIR/none"
+	CLOUDFLARED=$TMPDIR/none run_tunnel 8080
+	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" "$TMPDIR/none"
+	[ ! -e "$FAKE_DIR/ran" ]
+}
+
+@test "a cloudflared that is there but can't be run: which and why, 126" {
+	local file
+	cd "$TMPDIR"
+	mkdir directory
+	echo 'exit 0' >text
+	printf '#!/no/such/interpreter\n' >interpreter
+	printf '\177nothing\0that\1runs\n' >garbage
+	echo 'exit 0' >no-first-line
+	: >empty
+	ln -s loop loop
+	chmod +x interpreter garbage no-first-line empty
+	for file in directory text interpreter garbage no-first-line empty loop; do
+		run_tunnel -c "$TMPDIR/$file" 8080
+		assert_equal "$file $ended" "$file exit 126"
+		assert_equal "$output" ''
+		assert_match "$errors" "(^|"$'\n'")tunnel: [^"$'\n'"]*$TMPDIR/$file"
+		assert_equal "$(grep -v '^tunnel: ' "$err")" ''
+	done
+}
+
+@test "a named cloudflared that isn't there: which, 127" {
+	local file
+	echo text >"$TMPDIR/text"
+	ln -s nowhere "$TMPDIR/link"
+	for file in none none/none text/none link; do
+		run_tunnel -c "$TMPDIR/$file" 8080
+		assert_equal "$file $ended" "$file exit 127"
+		assert_equal "$output" ''
+		assert_match "$errors" "(^|"$'\n'")tunnel: [^"$'\n'"]*$TMPDIR/$file"
+		assert_equal "$(grep -v '^tunnel: ' "$err")" ''
+	done
+}
+
+# --- its arguments --------------------------------------------------------------------
+
+@test "it is run as exactly: cloudflared tunnel --url ORIGIN" {
+	no_system_configuration
+	# None of these is one that cloudflared would load.
+	mkdir "$HOME/.cloudflared"
+	: >"$HOME/.cloudflared/cert.pem"
+	: >"$HOME/.cloudflared/config.json"
+	: >"$HOME/config.yml"
+	starts https://localhost:8443
+	assert_equal "$(cloudflared_arguments "$cloudflared")" \
+		$'tunnel\n--url\nhttps://localhost:8443'
+	await_url
+	assert_equal "$url" "$(cloudflared_url "$cloudflared")"
+}
+
+@test "a configuration that would be loaded is kept from it, wherever it lies" {
+	local directory file path
+	no_system_configuration
+	for directory in .cloudflared .cloudflare-warp cloudflare-warp; do
+		mkdir "$HOME/$directory"
+		for file in config.yml config.yaml; do
+			path=$HOME/$directory/$file
+			echo 'loglevel: error' >"$path"
+			starts $((20001 + number_started))
+			assert_equal "$path: $(cloudflared_arguments "$cloudflared" | tr '\n' ' ')" \
+				"$path: tunnel --url http://localhost:$((20000 + number_started)) --config /dev/null "
+			[ ! -e "$FAKE_DIR/$cloudflared.config" ]
+			await_url
+			rm "$path"
+		done
+	done
+}
+
+@test "without a HOME it runs as well" {
+	no_system_configuration
+	unset HOME
+	starts 8080
+	assert_equal "$(cloudflared_arguments "$cloudflared" | wc -l | tr -d ' ')" 3
+	await_url
+}
+
+# --- its environment ------------------------------------------------------------------
+
+@test "its environment is ours with NO_AUTOUPDATE and a grace period" {
+	local ours=(CLOUDFLARED="$CLOUDFLARED" EMPTY= FAKE_DIR="$FAKE_DIR" HOME="$HOME" LC_ALL=C
+		PATH="$PATH" TUNNEL_EDGE_IP_VERSION=4 TUNNEL_TRANSPORT_PROTOCOL=http2 TWO=$'a\nb'
+		XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR")
+	start_program env -i "${ours[@]}" "$TUNNEL" 8080
+	await_cloudflared 1
+	# PWD and _ may come from a wrapper around the program.
+	assert_equal "$(cloudflared_environment "$cloudflared" | grep -v -e '^PWD=' -e '^_=' | sort)" \
+		"$(printf '%s\n' "${ours[@]}" NO_AUTOUPDATE=true TUNNEL_GRACE_PERIOD=2.5s | sort)"
+}
+
+@test "its grace period is half a second under -g, at least half of it, at most 3 minutes" {
+	local grace period
+	while read -r grace period; do
+		starts -g "$grace" $((20001 + number_started))
+		environment_has "TUNNEL_GRACE_PERIOD=$period"
+	done <<-'END'
+		3 2.5s
+		10 9.5s
+		2.25 1.75s
+		1 0.5s
+		0.8 0.4s
+		0.5 0.25s
+		0.25 0.125s
+		0 0s
+		180.5 180s
+		181 180s
+		86400 180s
+	END
+}
+
+@test "what the user has set for it stays" {
+	export NO_AUTOUPDATE=false TUNNEL_GRACE_PERIOD=30s TUNNEL_LOGFILE=$TMPDIR/log
+	starts -g 1 8080
+	environment_has NO_AUTOUPDATE=false
+	environment_has TUNNEL_GRACE_PERIOD=30s
+	environment_has "TUNNEL_LOGFILE=$TMPDIR/log"
+}
+
+@test "a log level that would hide the URL becomes info, any other stays" {
+	local level wanted
+	for level in warn error fatal panic info debug; do
+		case $level in
+		info | debug) wanted=$level ;;
+		*) wanted=info ;;
+		esac
+		TUNNEL_LOGLEVEL=$level starts $((20001 + number_started))
+		environment_has "TUNNEL_LOGLEVEL=$wanted"
+		await_url
+	done
+	starts 8080
+	refute_contains "$(cloudflared_environment "$cloudflared")" TUNNEL_LOGLEVEL
+}
+
+# --- what it is given beside them -----------------------------------------------------
+
+@test "it has the null device, one pipe to us, and no other descriptor" {
+	local options
+	for options in '' '-c 0' '-c 2' '-c 0 -c 2'; do
+		# shellcheck disable=SC2206 # an option each
+		start_options=($options)
+		starts -v $((20001 + number_started)) <"$BATS_TEST_FILENAME"
+		assert_match "$(cloudflared_descriptors "$cloudflared")" \
+			'^0 /dev/null'$'\n''1 (pipe:\[[0-9]+\])'$'\n''2 (pipe:\[[0-9]+\])$'
+		assert_equal "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+	done
+}
+
+@test "it has default signal actions and an empty signal mask" {
+	local signal
+	[ -r /proc/self/status ] || skip 'no /proc here'
+	for signal in INT QUIT HUP TERM PIPE CHLD TSTP TTIN TTOU USR1 ALRM CONT; do
+		start_options+=(-i "$signal" -b "$signal")
+	done
+	# No shell, for some of them empty their mask before anything else.
+	export CLOUDFLARED=$ROOT/test/flood
+	starts 8080
+	# Above 31 the real-time signals begin, which are the C library's.
+	assert_equal "$(sed -n 's/^\(SigBlk\|SigIgn\):.*\(.......\)$/\1 \2/p' \
+		"/proc/$cloudflared/status")" $'SigBlk 0000000\nSigIgn 0000000'
+	# Nothing ends this tunnel but what cannot be ignored.
+	kill -s KILL "$pid"
+	assert_signal KILL
+}
+
+@test "it has a process group of its own in our session" {
+	starts 8080
+	assert_equal "$(field 4)" "$pid"
+	assert_equal "$(field 5)" "$cloudflared"
+	[ "$(field 6)" != "$cloudflared" ]
+}
+
+@test "a tunnel that was killed takes its cloudflared along" {
+	case $(uname) in
+	Linux | FreeBSD) ;;
+	*) skip 'no parent-death signal here' ;;
+	esac
+	starts 8080
+	await_url
+	kill -s KILL "$pid"
+	await gone "$cloudflared"
+	assert_equal "$(cloudflared_signals "$cloudflared" | head -n 1)" TERM
+}
+
+@test "a tunnel that was killed at any moment of its start leaves no cloudflared" {
+	local moment
+	case $(uname) in
+	Linux | FreeBSD) ;;
+	*) skip 'no parent-death signal here' ;;
+	esac
+	export FAKE_MODE=silent
+	for moment in 0 .0005 .001 .0015 .002 .0025 .003 .004 .005 .006 .008 .01; do
+		start_tunnel 8080
+		sleep "$moment"
+		kill -s KILL "$pid"
+		assert_signal KILL
+	done
+	await none_left_behind
+}

@@ -1,0 +1,203 @@
+#!/usr/bin/env bats
+# tunnel ORIGIN COMMAND: the tunnel is up for as long as the command runs.
+
+# shellcheck disable=SC2016,SC2030,SC2031 # each test is a world of its own; commands' shells expand
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# A command that says "ready" and exits with 6 once there is $TMPDIR/go.
+waiting='echo ready; until [ -e "$TMPDIR/go" ]; do sleep 0.05; done; exit 6'
+
+start_ready() {
+	start_tunnel "$@"
+	await_text "$out" ready
+	await_cloudflared 1
+}
+
+@test "the command has the URL in TUNNEL_PUBLIC_URL and standard output to itself" {
+	serve
+	run_tunnel "$port" sh -c 'echo "<$TUNNEL_PUBLIC_URL>"; echo complaint >&2'
+	await_cloudflared 1
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" "<$(cloudflared_url "$cloudflared")>"
+	assert_equal "$errors" complaint
+	gone "$cloudflared"
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "the command's status is tunnel's" {
+	local number
+	for number in 0 1 2 124 255; do
+		run_tunnel 8080 sh -c "exit $number"
+		assert_equal "$ended" "exit $number"
+	done
+	none_left_behind
+}
+
+@test "128+n if a signal ended the command" {
+	run_tunnel 8080 sh -c 'kill -s KILL $$'
+	assert_equal "$ended" 'exit 137'
+	run_tunnel 8080 sh -c 'kill -s TERM $$'
+	assert_equal "$ended" 'exit 143'
+	none_left_behind
+}
+
+@test "126: the command can't be executed, 127: it isn't there" {
+	run_tunnel 8080 "$ROOT/LICENSE"
+	assert_equal "$ended" 'exit 126'
+	assert_match "$errors" "tunnel: [^:]*$ROOT/LICENSE"
+	run_tunnel 8080 no-such-command -x
+	assert_equal "$ended" 'exit 127'
+	assert_match "$errors" 'tunnel: [^:]*no-such-command'
+	none_left_behind
+}
+
+@test "standard input is the command's" {
+	run_tunnel 8080 cat <<<'to be read'
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" 'to be read'
+}
+
+@test "what starts with - after the command is the command's" {
+	run_tunnel 8080 printf '[%s]' -v -h --version -- -k
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" '[-v][-h][--version][--][-k]'
+}
+
+@test "the command runs where tunnel does, in its process group, with its descriptors only" {
+	[ -d /proc/self/fd ] || skip 'no /proc here'
+	cd "$TMPDIR"
+	# The runner may have ignored signals that are seldom thought of.
+	start_program grep -E '^Sig(Blk|Ign)' /proc/self/status
+	assert_exit 0
+	local signals
+	signals=$(<"$out")
+	run_tunnel 8080 sh -c 'pwd -P
+		sed "s/.*) //" /proc/$PPID/stat | cut -d " " -f 3
+		sed "s/.*) //" /proc/$$/stat | cut -d " " -f 3
+		ls /proc/$$/fd
+		grep -E "^Sig(Blk|Ign)" /proc/self/status'
+	assert_match "$output" "^$(pwd -P)
+([0-9]+)
+([0-9]+)
+0
+1
+2
+$signals\$"
+	assert_equal "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+}
+
+@test "no URL, no command" {
+	FAKE_MODE=die-before run_tunnel 8080 touch "$TMPDIR/ran"
+	assert_equal "$ended" 'exit 1'
+	FAKE_MODE=silent run_tunnel -t 0.3 8080 touch "$TMPDIR/ran"
+	assert_equal "$ended" 'exit 124'
+	FAKE_MODE=silent start_tunnel 8080 touch "$TMPDIR/ran"
+	await_cloudflared 3
+	kill -s INT "$pid"
+	assert_signal INT
+	none_left_behind
+	[ ! -e "$TMPDIR/ran" ]
+}
+
+@test "a stubborn cloudflared is dead when the command has ended" {
+	FAKE_MODE=ignore-term run_tunnel -g 0.3 8080 sh -c 'exit 7'
+	assert_equal "$ended" 'exit 7'
+	await_cloudflared 1
+	gone "$cloudflared"
+}
+
+@test "a process the command leaves behind keeps neither tunnel nor cloudflared" {
+	run_tunnel 8080 sh -c 'sleep 600 & echo $!'
+	adopt "$output"
+	assert_equal "$ended" 'exit 0'
+	await_cloudflared 1
+	gone "$cloudflared"
+	alive "$output"
+}
+
+# --- signals --------------------------------------------------------------------------
+
+@test "INT and QUIT are the command's own business" {
+	start_ready 8080 sh -c "trap 'echo signalled' INT QUIT; $waiting"
+	kill -s INT "$pid"
+	kill -s QUIT "$pid"
+	kill -s INT "$pid"
+	touch "$TMPDIR/go"
+	assert_exit 6
+	assert_equal "$(cat "$out")" ready
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "Ctrl-C ends a command that catches it its own way" {
+	start_options=(-g)
+	start_ready 8080 sh -c "trap 'exit 5' INT; $waiting"
+	kill -s INT -- "-$pid"
+	assert_exit 5
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "Ctrl-C ends a command that doesn't catch it: 130" {
+	start_options=(-g)
+	start_ready 8080 sh -c 'echo ready; exec sleep 600'
+	kill -s INT -- "-$pid"
+	assert_exit 130
+	gone "$cloudflared"
+}
+
+@test "TERM and HUP are passed to the command, which may catch them" {
+	local signal
+	for signal in TERM HUP; do
+		rm -f "$FAKE_DIR/starts"
+		start_ready 8080 sh -c "trap 'echo caught; exit 9' $signal; $waiting"
+		kill -s "$signal" "$pid"
+		assert_exit 9
+		assert_equal "$(cat "$out")" $'ready\ncaught'
+		gone "$cloudflared"
+	done
+}
+
+@test "a command that survives TERM keeps its tunnel" {
+	start_ready 8080 sh -c "trap 'echo caught' TERM; $waiting"
+	kill -s TERM "$pid"
+	await_text "$out" caught
+	alive "$cloudflared"
+	assert_equal "$(cloudflared_signals "$cloudflared")" ''
+	touch "$TMPDIR/go"
+	assert_exit 6
+}
+
+@test "TERM ends a command that doesn't catch it: 143" {
+	start_ready 8080 sh -c 'echo ready; exec sleep 600'
+	kill -s TERM "$pid"
+	await_exit
+	assert_equal "$status" 143
+	gone "$cloudflared"
+}
+
+# --- cloudflared ends first -----------------------------------------------------------
+
+@test "cloudflared dying first: SIGTERM to the command, the reason, exit 1" {
+	start_ready 8080 sh -c "trap 'echo caught; exit 9' TERM; $waiting"
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	assert_equal "$(cat "$out")" $'ready\ncaught'
+	assert_match "$(cat "$err")" 'tunnel: [^'$'\n'']*cloudflared'
+}
+
+@test "cloudflared dying first: a command that ignores TERM is dead after the grace period" {
+	start_ready -g 1 8080 sh -c 'trap "" TERM; echo $$ ready; exec sleep 600'
+	local command since=$SECONDS
+	read -r command _ <"$out"
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	gone "$command"
+	[ $((SECONDS - since)) -ge 1 ]
+}
+
+@test "cloudflared dying first: tunnel is gone only when the command is" {
+	start_ready -g 600 8080 sh -c "trap 'sleep 0.5; echo done; exit 0' TERM; $waiting"
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	assert_equal "$(cat "$out")" $'ready\ndone'
+}

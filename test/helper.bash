@@ -1,0 +1,496 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the variables set here are the tests' to read
+#
+# What every test file loads (see stand-in.bats for how). It gives each test directories and an
+# environment of its own, starts programs and remembers them, and fails a test that
+# leaves a process behind.
+#
+# Before each test (common_setup; a file with a setup of its own calls it first):
+#   HOME, TMPDIR, XDG_RUNTIME_DIR, FAKE_DIR   fresh directories below BATS_TEST_TMPDIR
+#   CLOUDFLARED    the stand-in, fake-cloudflared.sh; FAKE_MODE etc. choose what it does
+#                  (export them)
+#   TUNNEL_*, FAKE_*, NO_AUTOUPDATE           unset
+#   ROOT, TUNNEL   the project; the program under test. Set TUNNEL in the environment
+#                  to test another one (a wrapper must exec it), and TEST_SLOWNESS to a
+#                  number by which all bounds are multiplied.
+#   standard input is the null device
+#
+# Starting things. Each start sets $pid, $out, $err (files); copy them to keep them.
+#   start_tunnel ARGUMENT...    runs $TUNNEL in the background
+#   start_program COMMAND...    the same for any program
+#   FAKE_MODE=silent start_tunnel 8080        a variable for one start
+#   start_options=(-c 0 -i CHLD)              set before: options of test/start, such as
+#                  -b SIGNAL, -c FD, -g, -n FILES, -o FILE, -e FILE. Without them all
+#                  signals are at their default and only 0 to 2 are open.
+#   run_tunnel ARGUMENT...      start_tunnel, await_exit; sets $output and $errors to
+#                  what it printed
+#   start_background ARGUMENT... tunnel -b; sets $url, and $background to its process id
+#   adopt PID                   have a process that was started otherwise ended, too
+#   cloudflared_script          reads a shell script that is to be cloudflared
+#   tunnel_in_path              makes `tunnel` the program under test for shells
+#
+# A cloudflared of the test's own, where the stand-in has no such mode.
+#   scripted COMMANDS   $CLOUDFLARED is a shell script of these, which then stays. In it
+#                  `next` waits for, and sets $word to, a word that the test sends
+#   next [WORD]    sends it
+#
+# Waiting, never longer than 20 s (await -t SECONDS: that long) times TEST_SLOWNESS.
+#   await COMMAND...            until the command succeeds; await ! COMMAND... works, too
+#   await_url                   until $out has a URL line; sets $url
+#   await_text FILE TEXT        until the file contains the text
+#   await_exit [PID]            until $pid (or PID) has ended; sets $ended to "exit N" or
+#                  "signal N" and $status to N or 128+N
+#   await_cloudflared N         until the stand-in was started N times; sets
+#                  $cloudflared to the process id of the Nth
+#   gone PID, alive PID         is there such a process (a zombie is gone)
+#   stopped PID                 has it been stopped by TSTP or STOP
+#   holder HOST:PORT            print the process that holds the lock on the record
+#
+# Asserting. All of them show what they got.
+#   assert_equal ACTUAL EXPECTED         assert_match TEXT REGEX
+#   assert_contains TEXT PART            refute_contains TEXT PART
+#   assert_exit N [PID]                  await_exit, and it exited with N
+#   assert_signal NAME [PID]             await_exit, and that signal ended it
+#   assert_quiet                         $err is empty
+#   fail MESSAGE...                      need COMMAND... (skips the test without them)
+#
+# Ports. Both set $port; it is this test's until its end.
+#   free_port                   nobody listens there (127.0.0.1 and ::1)
+#   serve [-6] [-b] [-p PORT]   somebody does; -b: but never accepts. Sets $server. May
+#                  be given the port of a free_port.
+#
+# What the stand-in saw. PID is that of a cloudflared; see the head of the stand-in.
+#   cloudflared_starts          their process ids in order
+#   cloudflared_url PID, cloudflared_arguments PID, cloudflared_environment PID
+#   cloudflared_descriptors PID "0 /dev/null" etc., a line each
+#   cloudflared_signals PID     the signals it was sent, a line each
+#   stop_signals PID            the same without CONT, which may come with any
+#   cloudflared_masks PID       "blocked 0000000" and "ignored 0000000": what it was
+#                  started with, in hexadecimal, for signals 1 to 28
+#   tunnel_of PID               the process that started it
+#
+# After each test (common_teardown): everything started gets TERM and must be gone in
+# 5 s; then no process that carries the test's FAKE_DIR in its environment may be left.
+
+ROOT=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd -P)
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+common_setup() {
+	local name
+	exec </dev/null
+	for name in $(compgen -e); do
+		case $name in
+		TUNNEL_* | FAKE_* | FLOOD_* | NO_AUTOUPDATE | CLOUDFLARED) unset "$name" ;;
+		esac
+	done
+	TUNNEL=${TUNNEL:-$ROOT/tunnel}
+	export -n TUNNEL
+	for name in start listen flood lock; do
+		[ -x "$ROOT/test/$name" ] || fail "test/$name is not built: run make test/$name"
+	done
+	export HOME=$BATS_TEST_TMPDIR/home TMPDIR=$BATS_TEST_TMPDIR/tmp
+	export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/run FAKE_DIR=$BATS_TEST_TMPDIR/fake
+	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	mkdir -m 700 "$HOME" "$TMPDIR" "$XDG_RUNTIME_DIR" "$FAKE_DIR"
+	start_options=()
+}
+
+# --- failing --------------------------------------------------------------------------
+
+fail() {
+	printf '%s\n' "$*" >&2
+	return 1
+}
+
+need() {
+	local command
+	for command; do
+		command -v "$command" >/dev/null || skip "no $command here"
+	done
+}
+
+# What the programs said, after a failure.
+show_errors() {
+	local file
+	for file in "$BATS_TEST_TMPDIR"/*.err; do
+		[ -s "$file" ] || continue
+		printf -- '-- %s:\n' "${file##*/}" >&2
+		tail -n 12 "$file" | cut -c 1-200 >&2
+	done
+}
+
+assert_equal() {
+	[ "$1" = "$2" ] || {
+		printf 'expected: %s\nbut got:  %s\n' "$2" "$1" >&2
+		show_errors
+		return 1
+	}
+}
+
+assert_match() {
+	[[ $1 =~ $2 ]] || fail "expected a match of: $2
+but got: $1"
+}
+
+assert_contains() {
+	[[ $1 == *"$2"* ]] || fail "expected to find: $2
+in: $1"
+}
+
+refute_contains() {
+	[[ $1 != *"$2"* ]] || fail "did not expect: $2
+in: $1"
+}
+
+assert_quiet() {
+	[ ! -s "$err" ] || fail "expected nothing on standard error, got:
+$(cat "$err")"
+}
+
+assert_exit() {
+	await_exit "${2:-$pid}"
+	assert_equal "$ended" "exit $1"
+}
+
+assert_signal() {
+	await_exit "${2:-$pid}"
+	assert_equal "$ended" "signal $(kill -l "$1")"
+}
+
+# --- processes ------------------------------------------------------------------------
+
+# Prints what tells this process from a later one with the same id.
+start_time() {
+	local stat
+	if [ -d /proc/self ]; then
+		{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+		stat=${stat##*) }
+		# shellcheck disable=SC2086 # one field each
+		set -- $stat
+		echo "${20}"
+	else
+		ps -o lstart= -p "$1" | tr -d ' ' || :
+	fi
+}
+
+# Prints its state as ps does: R, S, T, Z, ...; nothing if there is none.
+state() {
+	local stat
+	if [ -d /proc/self ]; then
+		{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+		stat=${stat##*) }
+		echo "${stat%% *}"
+	else
+		ps -o stat= -p "$1" | cut -c 1 || :
+	fi
+}
+
+gone() {
+	case $(state "$1") in
+	'' | Z | X) return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+alive() {
+	! gone "$1"
+}
+
+stopped() {
+	[ "$(state "$1")" = T ]
+}
+
+holder() {
+	"$ROOT/test/lock" "$XDG_RUNTIME_DIR/tunnel/$1" 2>/dev/null
+}
+
+start_program() {
+	# Not counted in a loop: bats makes every command slow.
+	local number files=("$BATS_TEST_TMPDIR"/[0-9]*.err)
+	number=${#files[@]}
+	[ ! -e "${files[0]}" ] || number=$((number + 1))
+	out=$BATS_TEST_TMPDIR/$number.out
+	err=$BATS_TEST_TMPDIR/$number.err
+	: >"$out"
+	: >"$err"
+	pid=$("$ROOT/test/start" -r "$BATS_TEST_TMPDIR/$number.result" -o "$out" -e "$err" \
+		${start_options[@]+"${start_options[@]}"} -- "$@" 3>&-)
+	[ -n "$pid" ] || fail "could not start $1"
+	echo "$pid $number" >>"$BATS_TEST_TMPDIR/numbers"
+	adopt "$pid"
+}
+
+start_tunnel() {
+	start_program "$TUNNEL" "$@"
+}
+
+run_tunnel() {
+	start_tunnel "$@"
+	await_exit
+	output=$(<"$out")
+	errors=$(<"$err")
+}
+
+start_background() {
+	run_tunnel -b "$@"
+	assert_equal "$ended" 'exit 0'
+	url=$output
+	background=$("$TUNNEL" -l | awk -F '\t' -v url="$url" '$2 == url { print $3 }')
+	[ -n "$background" ] || fail "tunnel -l doesn't list $url"
+	adopt "$background"
+}
+
+adopt() {
+	echo "$1 $(start_time "$1")" >>"$BATS_TEST_TMPDIR/started"
+}
+
+cloudflared_script() {
+	CLOUDFLARED=$BATS_TEST_TMPDIR/cloudflared
+	{
+		echo '#!/bin/sh'
+		cat
+	} >"$CLOUDFLARED"
+	chmod 755 "$CLOUDFLARED"
+}
+
+tunnel_in_path() {
+	mkdir -p "$BATS_TEST_TMPDIR/bin"
+	ln -sf "$TUNNEL" "$BATS_TEST_TMPDIR/bin/tunnel"
+	PATH=$BATS_TEST_TMPDIR/bin:$PATH
+}
+
+scripted() {
+	[ -p "$FAKE_DIR/next" ] || mkfifo "$FAKE_DIR/next"
+	exec 7<>"$FAKE_DIR/next"
+	cat >"$TMPDIR/scripted.new" <<-END
+		#!/bin/sh
+		next() { read -r word <"\$FAKE_DIR/next"; }
+		echo \$\$ >>"\$FAKE_DIR/starts"
+		$1
+		exec sleep 600
+	END
+	chmod +x "$TMPDIR/scripted.new"
+	# A new file each time: one that is being run must not be written.
+	mv "$TMPDIR/scripted.new" "$TMPDIR/scripted"
+	export CLOUDFLARED=$TMPDIR/scripted
+}
+
+next() {
+	echo "${1-}" >&7
+}
+
+# --- waiting --------------------------------------------------------------------------
+
+# within SECONDS COMMAND...: await without a word.
+within() {
+	local deadline negate=
+	# SECONDS counts whole ones, the first of which may be nearly over.
+	deadline=$((SECONDS + 1 + $1 * ${TEST_SLOWNESS:-1}))
+	shift
+	if [ "$1" = ! ]; then
+		negate=1
+		shift
+	fi
+	while if "$@"; then [ -n "$negate" ]; else [ -z "$negate" ]; fi; do
+		[ "$SECONDS" -lt "$deadline" ] || return 1
+		sleep 0.02
+	done
+}
+
+await() {
+	local seconds=20
+	if [ "$1" = -t ]; then
+		seconds=$2
+		shift 2
+	fi
+	within "$seconds" "$@" || {
+		printf 'waited in vain for: %s\n' "$*" >&2
+		show_errors
+		return 1
+	}
+}
+
+contains() {
+	grep -qF -- "$2" "$1" 2>/dev/null
+}
+
+await_text() {
+	await contains "$1" "$2"
+}
+
+url_line() {
+	grep -m 1 -ixE 'https://[a-z0-9-]+\.trycloudflare\.com' "$1" 2>/dev/null
+}
+
+url_or_end() {
+	url=$(url_line "$out") || [ -s "${out%.out}.result" ]
+}
+
+await_url() {
+	await url_or_end
+	[ -n "$url" ] || {
+		printf 'no URL: %s\n' "$(cat "${out%.out}.result")" >&2
+		show_errors
+		return 1
+	}
+}
+
+await_exit() {
+	local number
+	number=$(sed -n "s/^${1:-$pid} //p" "$BATS_TEST_TMPDIR/numbers" | tail -n 1)
+	[ -n "$number" ] || fail "process ${1:-$pid} is none that start_program started"
+	await test -s "$BATS_TEST_TMPDIR/$number.result"
+	ended=$(<"$BATS_TEST_TMPDIR/$number.result")
+	case $ended in
+	exit*) status=${ended#* } ;;
+	*) status=$((128 + ${ended#* })) ;;
+	esac
+}
+
+cloudflared_starts() {
+	cat "$FAKE_DIR/starts" 2>/dev/null || :
+}
+
+started_often() {
+	[ "$(cloudflared_starts | wc -l)" -ge "$1" ]
+}
+
+await_cloudflared() {
+	await started_often "$1"
+	cloudflared=$(sed -n "$1p" "$FAKE_DIR/starts")
+}
+
+# --- what the stand-in saw ------------------------------------------------------------
+
+cloudflared_url() {
+	cat "$FAKE_DIR/$1.url"
+}
+
+cloudflared_arguments() {
+	cat "$FAKE_DIR/$1.args"
+}
+
+cloudflared_environment() {
+	cat "$FAKE_DIR/$1.env"
+}
+
+cloudflared_signals() {
+	cat "$FAKE_DIR/$1.signals" 2>/dev/null || :
+}
+
+stop_signals() {
+	cloudflared_signals "$1" | grep -vx CONT || :
+}
+
+# Without the script, which its shell holds open.
+cloudflared_descriptors() {
+	[ -e "$FAKE_DIR/$1.fds" ] || skip 'no /proc here'
+	sed -n -e '/fake-cloudflared\.sh$/d' -e 's/.* \([0-9]*\) -> /\1 /p' "$FAKE_DIR/$1.fds" |
+		sort -n
+}
+
+# Above 31 the real-time signals begin, which are the C library's.
+cloudflared_masks() {
+	[ -e "$FAKE_DIR/$1.status" ] || skip 'no /proc here'
+	sed -n -e 's/^SigBlk:.*\(.......\)$/blocked \1/p' \
+		-e 's/^SigIgn:.*\(.......\)$/ignored \1/p' "$FAKE_DIR/$1.status"
+}
+
+tunnel_of() {
+	local stat
+	read -r stat <"$FAKE_DIR/$1.stat"
+	stat=${stat##*) }
+	# shellcheck disable=SC2086 # one field each
+	set -- $stat
+	echo "$2"
+}
+
+# --- ports ----------------------------------------------------------------------------
+
+# A program started for a test's needs must not look like the one that is tested.
+serve() {
+	local out err pid start_options=()
+	start_program "$ROOT/test/listen" "$@"
+	await test -s "$out" -o -s "$err"
+	port=$(<"$out")
+	server=$pid
+	[ -n "$port" ] || fail "no port: $(cat "$err")"
+}
+
+free_port() {
+	serve -n
+}
+
+# --- the end --------------------------------------------------------------------------
+
+# Succeeds if it is still the process that was started.
+same() {
+	# The first is for speed: most are gone.
+	kill -s 0 "$1" 2>/dev/null && alive "$1" && [ "$(start_time "$1")" = "$2" ]
+}
+
+all_gone() {
+	local id since
+	while read -r id since; do
+		! same "$id" "$since" || return 1
+	done <"$BATS_TEST_TMPDIR/started"
+}
+
+signal_started() {
+	local id since
+	while read -r id since; do
+		if same "$id" "$since"; then
+			kill -s "$1" "$id" 2>/dev/null || :
+		fi
+	done <"$BATS_TEST_TMPDIR/started"
+}
+
+# Prints the ids of the processes this test has left behind.
+left_behind() {
+	local file id mark=FAKE_DIR=$FAKE_DIR
+	if [ -d /proc/self ]; then
+		# The grep itself must not be found.
+		FAKE_DIR='' grep -lszxF "$mark" /proc/[0-9]*/environ |
+			while read -r file; do
+				id=${file#/proc/}
+				alive "${id%/*}" && echo "${id%/*}"
+			done || :
+	else
+		cloudflared_starts | while read -r id; do
+			alive "$id" && echo "$id"
+		done || :
+	fi
+}
+
+none_left_behind() {
+	[ -z "$(left_behind)" ]
+}
+
+common_teardown() {
+	local id failed=0
+	touch "$BATS_TEST_TMPDIR/started"
+	signal_started TERM
+	# A stopped process gets its TERM only then.
+	signal_started CONT
+	within 5 all_gone || {
+		echo 'a program did not end on TERM' >&2
+		signal_started KILL
+		failed=1
+	}
+	within 2 none_left_behind || {
+		for id in $(left_behind); do
+			printf 'left behind: %s %s\n' "$id" \
+				"$(tr '\0' ' ' <"/proc/$id/cmdline" 2>/dev/null)" >&2
+			kill -s KILL "$id" 2>/dev/null || :
+		done
+		failed=1
+	}
+	return "$failed"
+}

@@ -1,0 +1,671 @@
+#!/usr/bin/env bats
+# Life and death of the foreground tunnel and its cloudflared.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# Some of the signals below leave a core.
+ulimit -c 0
+
+# Starts a tunnel, waits for its URL; sets $cloudflared.
+open_tunnel() {
+	start_tunnel "$@"
+	await_url
+	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+}
+
+# Succeeds if tunnel says something that matches. What it copies from the log of
+# cloudflared does not count.
+said() {
+	grep -Eiq "^tunnel: .*($1)" "$err"
+}
+
+assert_said() {
+	said "$1" || fail "expected a message that matches: $1
+but got: $(cat "$err")"
+}
+
+# Nothing on standard error is without the name of who says it.
+assert_labelled() {
+	refute_contains "$(sed -E '/^(tunnel|cloudflared): ./!s/^/unlabelled: /' "$err")" unlabelled:
+}
+
+# Whole seconds: a wait that took N counts as N at least.
+assert_took() {
+	[ $((SECONDS - since)) -ge "$1" ] || fail "took less than $1 s: $((SECONDS - since))"
+}
+
+# Tunnel handles signals in order, so that those sent before have had their effect.
+let_it_handle_signals() {
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	kill -s CONT "$pid"
+	await_text "$FAKE_DIR/$cloudflared.signals" CONT
+}
+
+has_proc() {
+	[ -r /proc/self/status ] || skip 'no /proc here'
+}
+
+children_of() {
+	grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d / -f 3
+}
+
+# --- signals --------------------------------------------------------------------------
+
+@test "INT, TERM, HUP and QUIT stop the tunnel, which dies of that signal" {
+	local signal
+	serve
+	for signal in INT TERM HUP QUIT; do
+		open_tunnel "$port"
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+		assert_equal "$(stop_signals "$cloudflared")" TERM
+		assert_equal "$(cat "$out")" "$url"
+		assert_quiet
+	done
+}
+
+@test "a signal while waiting for the URL stops it at once" {
+	local signal
+	export FAKE_MODE=silent
+	for signal in INT TERM HUP; do
+		start_tunnel 8080
+		await contains "$FAKE_DIR/starts" ''
+		cloudflared=$(cat "$FAKE_DIR/starts")
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+		assert_equal "$(cat "$out")" ''
+		rm "$FAKE_DIR/starts"
+	done
+}
+
+@test "signals that were ignored at the start stay ignored" {
+	start_options=(-i INT -i HUP -i QUIT)
+	open_tunnel 8080
+	kill -s INT "$pid"
+	kill -s HUP "$pid"
+	kill -s QUIT "$pid"
+	let_it_handle_signals
+	assert_equal "$(cloudflared_signals "$cloudflared")" CONT
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+@test "cloudflared has default signal actions whatever was ignored or blocked" {
+	has_proc
+	start_options=(-i INT -i HUP -i TERM -i PIPE -i CHLD -i USR1 -b TERM -b USR2)
+	open_tunnel 8080
+	assert_equal "$(cloudflared_masks "$cloudflared")" $'blocked 0000000\nignored 0000000'
+	kill -s QUIT "$pid"
+	assert_signal QUIT
+}
+
+@test "a second Ctrl-C kills a cloudflared that takes its time" {
+	export FAKE_MODE=ignore-term
+	open_tunnel -g 600 8080
+	kill -s INT "$pid"
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+}
+
+@test "a stubborn cloudflared is dead after the grace period" {
+	export FAKE_MODE=ignore-term
+	open_tunnel -g 2 8080
+	local since=$SECONDS
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	assert_took 2
+}
+
+@test "the grace period is 3 seconds unless -g says otherwise" {
+	export FAKE_MODE=ignore-term
+	open_tunnel 8080
+	local since=$SECONDS
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_took 3
+	gone "$cloudflared"
+}
+
+@test "-g 0 grants no grace" {
+	export FAKE_MODE=ignore-term
+	open_tunnel -g 0 8080
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+}
+
+@test "a cloudflared that takes part of the grace period is left to end by itself" {
+	export FAKE_MODE=slow-stop FAKE_DELAY=0.5
+	open_tunnel -v -g 600 8080
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_contains "$(cat "$err")" 'Metrics server stopped'
+}
+
+@test "a stopped cloudflared does not survive" {
+	open_tunnel -g 1 8080
+	kill -s STOP "$cloudflared"
+	await stopped "$cloudflared"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+}
+
+@test "a process that cloudflared leaves behind is dead when tunnel has exited" {
+	export FAKE_MODE=grandchild
+	local signal
+	for signal in TERM KILL; do
+		open_tunnel 8080
+		if [ $signal = KILL ]; then
+			kill -s KILL "$cloudflared"
+			assert_exit 1
+		else
+			kill -s TERM "$pid"
+			assert_signal TERM
+		fi
+		gone "$cloudflared"
+		gone "$(cat "$FAKE_DIR/grandchild")"
+	done
+}
+
+@test "tunnel killed by SIGKILL takes cloudflared along" {
+	[ "$(uname)" = Linux ] || [ "$(uname)" = FreeBSD ] || skip 'no parent-death signal'
+	open_tunnel 8080
+	kill -s KILL "$pid"
+	await gone "$cloudflared"
+	assert_equal "$(cloudflared_signals "$cloudflared")" TERM
+	FAKE_MODE=silent start_tunnel 8080
+	await_cloudflared 2
+	kill -s KILL "$pid"
+	await gone "$cloudflared"
+}
+
+@test "a signal of another kind that ends tunnel leaves nothing behind" {
+	export FAKE_MODE=grandchild
+	local signal
+	for signal in USR1 USR2 ALRM VTALRM PROF XCPU IO RTMIN+3; do
+		kill -l "$signal" >/dev/null 2>&1 || continue
+		open_tunnel 8080
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+		gone "$(cat "$FAKE_DIR/grandchild")"
+	done
+}
+
+@test "a crash of tunnel leaves nothing behind" {
+	export FAKE_MODE=grandchild
+	local signal
+	for signal in SEGV ABRT BUS FPE ILL TRAP SYS; do
+		open_tunnel 8080
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+		gone "$(cat "$FAKE_DIR/grandchild")"
+	done
+}
+
+@test "TSTP stops both, CONT resumes both" {
+	open_tunnel 8080
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	await stopped "$cloudflared"
+	kill -s CONT "$pid"
+	await ! stopped "$pid"
+	await ! stopped "$cloudflared"
+	# Not just once.
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	await stopped "$cloudflared"
+	kill -s CONT "$pid"
+	await ! stopped "$cloudflared"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	assert_equal "$(cat "$out")" "$url"
+}
+
+@test "TSTP stops both before the URL, too, which comes after CONT" {
+	FAKE_MODE=slow FAKE_DELAY=2 start_tunnel 8080
+	await_cloudflared 1
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	await stopped "$cloudflared"
+	assert_equal "$(cat "$out")" ''
+	kill -s CONT "$pid"
+	await_url
+}
+
+@test "TERM ends a stopped tunnel once it is continued" {
+	open_tunnel 8080
+	kill -s TSTP "$pid"
+	await stopped "$cloudflared"
+	kill -s TERM "$pid"
+	kill -s CONT "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+}
+
+# --- the log --------------------------------------------------------------------------
+
+@test "the log goes on being read, at constant memory" {
+	has_proc
+	local id tunnels=()
+	CLOUDFLARED=$ROOT/test/flood
+	export FLOOD_BYTES=16M
+	start_tunnel 8080
+	tunnels+=("$pid")
+	start_tunnel -r 8081
+	tunnels+=("$pid")
+	start_tunnel 8082 sleep 600
+	tunnels+=("$pid")
+	FLOOD_LINE=1 start_tunnel 8083
+	tunnels+=("$pid")
+	await_url
+	await_cloudflared 4
+	for id in $(cloudflared_starts); do
+		await -t 60 test -s "$FAKE_DIR/$id.flooded"
+	done
+	for id in "${tunnels[@]}"; do
+		assert_match "$(grep VmHWM "/proc/$id/status")" '[^0-9]([1-3][0-9]{3}|[0-9]{1,3}) kB'
+	done
+}
+
+@test "a signal is heard above a flooding log" {
+	FAKE_MODE=flood open_tunnel 8080
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	cloudflared_script <<-'END'
+		echo $$ >>"$FAKE_DIR/starts"
+		exec yes 'no address here' >&2
+	END
+	start_tunnel -t 0 8080
+	await_cloudflared 2
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+}
+
+@test "with -v, a full standard error stalls neither cloudflared nor a signal" {
+	mkfifo "$TMPDIR/full"
+	exec 7<>"$TMPDIR/full"
+	CLOUDFLARED=$ROOT/test/flood
+	start_options=(-e "$TMPDIR/full")
+	FLOOD_BYTES=4M open_tunnel -v 8080
+	await test -s "$FAKE_DIR/$cloudflared.flooded"
+	local stuck=$pid lively=$cloudflared
+	kill -s TERM "$stuck"
+	assert_signal TERM "$stuck"
+	gone "$lively"
+}
+
+@test "an idle tunnel never wakes up" {
+	has_proc
+	local id tunnels=()
+	CLOUDFLARED=$ROOT/test/flood
+	start_tunnel 8080
+	tunnels+=("$pid")
+	start_tunnel -r -v 8081
+	tunnels+=("$pid")
+	start_tunnel 8082 sleep 600
+	tunnels+=("$pid")
+	serve
+	start_tunnel -w "$port"
+	tunnels+=("$pid")
+	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	FAKE_MODE=silent start_tunnel 8083
+	tunnels+=("$pid")
+	FAKE_MODE=close-log start_tunnel 8084
+	tunnels+=("$pid")
+	await_url
+	await_cloudflared 6
+	run_tunnel -b 8085
+	await_cloudflared 7
+	id=$(tunnel_of "$cloudflared")
+	adopt "$id"
+	tunnels+=("$id")
+	# Once all is quiet it stays so; each look takes 2 seconds.
+	await unmoved
+	for id in "${tunnels[@]}"; do
+		alive "$id"
+	done
+}
+
+# Succeeds if none of the $tunnels ran for 2 seconds.
+unmoved() {
+	local before
+	before=$(activity)
+	sleep 2
+	[ "$(activity)" = "$before" ]
+}
+
+activity() {
+	local id
+	for id in "${tunnels[@]}"; do
+		grep ctxt_switches "/proc/$id/status"
+		cut -d ' ' -f 14,15 "/proc/$id/stat"
+	done
+}
+
+@test "cloudflared may close its log and live on" {
+	export FAKE_MODE=close-log
+	open_tunnel 8080
+	let_it_handle_signals
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	assert_contains "$(cloudflared_signals "$cloudflared")" TERM
+	open_tunnel 8080
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	assert_said 'cloudflared'
+}
+
+# --- cloudflared ends -----------------------------------------------------------------
+
+@test "cloudflared dying before the URL: its status and its last words, exit 1" {
+	export FAKE_MODE=die-before FAKE_STATUS=37
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" ''
+	assert_said 'cloudflared.*37'
+	assert_contains "$errors" 'cloudflared: failed to request quick Tunnel'
+	assert_labelled
+	# Nothing tells the cause.
+	if said 'limit|7844|DNS'; then
+		fail "how does it know: $errors"
+	fi
+}
+
+@test "of the log of a dead cloudflared the last 10 lines are shown" {
+	cloudflared_script <<-'END'
+		i=0
+		while [ $((i += 1)) -lt 300 ]; do
+			echo "log line $i."
+		done >&2
+		printf 'without newline' >&2
+		exit 5
+	END
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" $'cloudflared: log line 298.\ncloudflared: log line 299.\ncloudflared: without newline'
+	assert_match "$(grep -c ^cloudflared: "$err")" '^([3-9]|10)$'
+	assert_labelled
+}
+
+@test "a dead cloudflared without a word" {
+	cloudflared_script <<<'exit 0'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_said 'cloudflared'
+	refute_contains "$errors" $'\ncloudflared:'
+}
+
+@test "cloudflared killed before the URL: the signal is named" {
+	# shellcheck disable=SC2016 # it is the script's
+	cloudflared_script <<<'kill -s KILL $$'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_said 'signal 9|SIGKILL|killed'
+}
+
+@test "why cloudflared died is said where its log tells" {
+	local mode cause line
+	while read -r mode cause; do
+		FAKE_MODE=$mode run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_said "$cause"
+		assert_labelled
+	done <<-'END'
+		rate-limited rate limit.*again
+		rate-limited-2026 rate.*minutes
+		no-network network.*DNS
+		no-tunnel-id sense.*again
+	END
+	while read -r cause line; do
+		cloudflared_script <<<"echo '$line' >&2; exit 1"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_said "$cause"
+	done <<-'END'
+		minutes ERR Error unmarshaling QuickTunnel response: error code: 1015 error="invalid character"
+		DNS failed to request quick Tunnel: Post "https://api.trycloudflare.com/tunnel": dial tcp: lookup api.trycloudflare.com: no such host
+		7844.*WARP ERR Failed to create new quic connection error="failed to dial to edge with quic: timeout: no recent network activity" connIndex=0
+		7844.*WARP ERR Unable to establish connection with Cloudflare edge error="DialContext error: dial tcp 198.41.200.193:7844: i/o timeout" connIndex=0
+	END
+}
+
+@test "cloudflared dying after the URL: what it was, the last words, exit 1" {
+	FAKE_MODE=die-after FAKE_STATUS=11 FAKE_DELAY=0.2 open_tunnel 8080
+	assert_exit 1
+	assert_equal "$(cat "$out")" "$url"
+	assert_said 'cloudflared.*11'
+	assert_contains "$(cat "$err")" 'cloudflared: connection with edge closed'
+	assert_match "$(grep -c ^cloudflared: "$err")" '^([1-9]|10)$'
+	assert_labelled
+}
+
+@test "cloudflared ending with success is an end, too" {
+	open_tunnel 8080
+	kill -s TERM "$cloudflared"
+	assert_exit 1
+	assert_said 'cloudflared'
+}
+
+@test "cloudflared killed after the URL: the signal is named, exit 1" {
+	FAKE_MODE=die-by-signal FAKE_SIGNAL=KILL FAKE_DELAY=0.2 open_tunnel 8080
+	assert_exit 1
+	assert_said 'signal 9|SIGKILL|killed'
+}
+
+# --- the start deadline ---------------------------------------------------------------
+
+@test "the start deadline: exit 124, a message, nothing left" {
+	export FAKE_MODE=silent
+	start_tunnel -t 2 8080
+	local since=$SECONDS
+	await_cloudflared 1
+	assert_exit 124
+	assert_took 1
+	gone "$cloudflared"
+	assert_equal "$(cat "$out")" ''
+	assert_said '2.* s|2 seconds'
+	assert_labelled
+}
+
+@test "-t 0 is no deadline" {
+	FAKE_MODE=slow FAKE_DELAY=1 start_tunnel -t 0 8080
+	await_url
+}
+
+@test "the deadline is for the start only" {
+	open_tunnel -t 3 8080
+	# As long as it takes for the deadline to pass.
+	sleep 3.5
+	let_it_handle_signals
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+@test "a stubborn cloudflared that floods its log misses the deadline and is dead" {
+	cloudflared_script <<-'END'
+		echo $$ >>"$FAKE_DIR/starts"
+		trap '' TERM
+		exec yes 'no address here' >&2
+	END
+	start_tunnel -t 0.5 -g 0.5 8080
+	await_cloudflared 1
+	assert_exit 124
+	gone "$cloudflared"
+}
+
+@test "126: cloudflared can't be executed, 127: it isn't there" {
+	run_tunnel -c "$ROOT/LICENSE" 8080
+	assert_equal "$ended" 'exit 126'
+	assert_said "$ROOT/LICENSE"
+	run_tunnel -c "$TMPDIR/nothing" 8080
+	assert_equal "$ended" 'exit 127'
+	assert_said "$TMPDIR/nothing"
+	assert_equal "$output" ''
+}
+
+# --- strange parents ------------------------------------------------------------------
+
+@test "standard input and error may be closed" {
+	local closed
+	for closed in '-c 0' '-c 2' '-c 0 -c 2'; do
+		# shellcheck disable=SC2206 # one word each
+		start_options=($closed)
+		open_tunnel 8080
+		assert_equal "$(cat "$out")" "$(cloudflared_url "$cloudflared")"
+		kill -s TERM "$pid"
+		assert_signal TERM
+		assert_match "$(cloudflared_descriptors "$cloudflared")" \
+			$'^0 /dev/null\n1 (pipe:[^\n]*)\n2 (pipe:[^\n]*)$'
+		assert_equal "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+	done
+}
+
+@test "without a standard output the URL can't be printed: exit 1, nothing left" {
+	local closed
+	for closed in '-c 1' '-c 0 -c 1' '-c 1 -c 2' '-c 0 -c 1 -c 2'; do
+		# shellcheck disable=SC2206 # one word each
+		start_options=($closed)
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		[[ $closed = *2 ]] || assert_said 'standard output'
+		none_left_behind
+	done
+}
+
+@test "SIGCHLD ignored at the start: the end of cloudflared is still seen" {
+	start_options=(-i CHLD)
+	open_tunnel 8080
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	assert_said 'signal 9|SIGKILL|killed'
+	FAKE_STATUS=37 FAKE_MODE=die-before run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_said 37
+	run_tunnel 8080 sh -c 'exit 7'
+	assert_equal "$ended" 'exit 7'
+}
+
+@test "signals blocked at the start: they stop it, the end of cloudflared is seen" {
+	local signal
+	start_options=(-b INT -b TERM -b HUP -b QUIT -b CHLD -b PIPE -b ALRM)
+	for signal in INT TERM HUP; do
+		open_tunnel 8080
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+	done
+	open_tunnel 8080
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+}
+
+@test "few descriptors: business as usual or an error, never a hang" {
+	local files pids=() outs=()
+	# A shell script alone needs more.
+	CLOUDFLARED=$ROOT/test/flood
+	for files in 3 4 5 6 7 8 9 10; do
+		start_options=(-n "$files")
+		start_tunnel -t 10 "$((8080 + files))"
+		pids+=("$pid")
+		outs+=("$out")
+	done
+	for pid in "${pids[@]}"; do
+		out=${outs[0]}
+		err=${out%.out}.err
+		outs=("${outs[@]:1}")
+		await url_or_end
+		if [ -n "$url" ]; then
+			kill -s TERM "$pid"
+			assert_signal TERM
+		else
+			await_exit
+			# Before main the system may have failed already: 127.
+			assert_match "$ended" '^exit (1|126|127)$'
+			[ -s "$err" ]
+		fi
+	done
+	none_left_behind
+	[ -n "$url" ]
+}
+
+@test "children that its process had before are not taken for cloudflared, nor harmed" {
+	# shellcheck disable=SC2016 # they are the script's
+	start_program sh -c '
+		sleep 600 &
+		echo $! >"$TMPDIR/sleeper"
+		until [ -e "$TMPDIR/go" ]; do sleep 0.05; done &
+		echo $! >"$TMPDIR/waiter"
+		exec "$@"' sh "$TUNNEL" 8080
+	adopt "$(cat "$TMPDIR/sleeper")"
+	await_url
+	await_cloudflared 1
+	touch "$TMPDIR/go"
+	await gone "$(cat "$TMPDIR/waiter")"
+	let_it_handle_signals
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	alive "$(cat "$TMPDIR/sleeper")"
+}
+
+# Starts tunnel as process 1 of a new PID namespace.
+start_as_process_1() {
+	local new=(unshare --pid --fork --mount-proc)
+	need unshare
+	[ "$(id -u)" = 0 ] || new+=(--map-root-user)
+	"${new[@]}" true 2>/dev/null || skip 'not allowed to unshare'
+	start_program "${new[@]}" "$TUNNEL" "$@"
+}
+
+has_one_child() {
+	[ "$(children_of "$1" | wc -l)" = 1 ]
+}
+
+@test "as process 1 it reaps every orphan and exits with 128+n" {
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN
+	cloudflared_script <<-'END'
+		for orphan in 1 2 3; do
+			# The process in between ends at once.
+			(sh -c 'echo $$ >>"$FAKE_DIR/orphans"; exec sleep 0.1' &)
+		done
+		exec "$STAND_IN" "$@"
+	END
+	start_as_process_1 8080
+	await_url
+	# Its id out here.
+	local init
+	init=$(children_of "$pid")
+	adopt "$init"
+	await test "$(wc -l <"$FAKE_DIR/orphans")" -eq 3
+	# Zombies count.
+	await has_one_child "$init"
+	kill -s TERM "$init"
+	assert_exit 143
+}
+
+@test "as process 1 it exits with the status of a command" {
+	start_as_process_1 8080 sh -c 'exit 7'
+	assert_exit 7
+}
+
+@test "as process 1 it ends with cloudflared" {
+	FAKE_MODE=die-after FAKE_DELAY=0.5 start_as_process_1 8080
+	assert_exit 1
+	assert_said cloudflared
+}

@@ -1,0 +1,230 @@
+#!/usr/bin/env bats
+# The command line: what is taken, what is refused, and how it is said.
+
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# A wrong program could hang where this one ends.
+setup_file() {
+	export BATS_TEST_TIMEOUT=$((60 * ${TEST_SLOWNESS:-1}))
+}
+
+# Whatever is taken ends by itself, with 127 where cloudflared was to be started.
+setup() {
+	common_setup
+	export CLOUDFLARED=$TMPDIR/none
+}
+
+# try ARGUMENT...: runs it, quicker than run_tunnel does. Newlines stay in what it printed.
+try() {
+	status=0
+	"$TUNNEL" "$@" >"$TMPDIR/out" 2>"$TMPDIR/err" 3>&- || status=$?
+	IFS= read -r -d '' output <"$TMPDIR/out" || :
+	IFS= read -r -d '' errors <"$TMPDIR/err" || :
+}
+
+assert_tried() {
+	[ "$status" = "$1" ] || fail "$(printf '%q ' "${@:2}")exited with $status, not $1: $errors"
+}
+
+# refused ARGUMENT...: it is a usage error, said in one clean line and nowhere else.
+refused() {
+	local LC_ALL=C
+	try "$@"
+	assert_tried 2 "$@"
+	assert_equal "$output" ''
+	assert_match "$errors" $'^tunnel: [^[:cntrl:]]+\n$'
+}
+
+taken() {
+	try "$@"
+	assert_tried 127 "$@"
+}
+
+@test "-h and --help print every option to standard output" {
+	local option help
+	try -h
+	assert_equal "$status" 0
+	assert_equal "$errors" ''
+	assert_match "$output" '^usage: tunnel \['
+	for option in -b -c -g -j -k -l -r -t -v -w; do
+		assert_match "$output" $'\n'" +$option .*[a-z]{4}"
+	done
+	assert_contains "$output" '-h | -V'
+	help=$output
+	for option in --help '-v --help' '-h 8080'; do
+		# shellcheck disable=SC2086 # some are two words
+		try $option
+		assert_equal "$status $errors" '0 '
+		assert_equal "$output" "$help"
+	done
+}
+
+@test "-V and --version print the version to standard output" {
+	local option
+	for option in -V --version; do
+		try "$option"
+		assert_equal "$status $errors" '0 '
+		assert_match "$output" $'^tunnel [0-9]+\\.[0-9.]+\n$'
+	done
+}
+
+@test "an unknown option is refused by its name" {
+	local option
+	for option in -x -1 -H --verbose --helpme --versions ---help; do
+		refused "$option" 8080
+		assert_contains "$errors" "${option:0:2}"
+	done
+	refused -vx 8080
+	assert_contains "$errors" -x
+	refused -
+}
+
+@test "what is missing is named" {
+	local option
+	for option in -c -g -t; do
+		refused "$option"
+		assert_contains "$errors" "$option"
+		refused -v"${option#-}"
+	done
+	for option in '' -b -j -k -r -v -w --; do
+		# shellcheck disable=SC2086 # the first is none
+		refused $option
+		assert_contains "$errors" origin
+	done
+}
+
+@test "what excludes each other is refused" {
+	local arguments
+	for arguments in '-b -k' '-b -l' '-k -l' '-l -k' '-bkl' '-l -r' '-l -w' '-l -v' '-k -j' \
+		'-k -r' '-k -w' '-l -t 1' '-k -g 1' '-l -c x'; do
+		# shellcheck disable=SC2086 # some are two words
+		refused $arguments 8080
+	done
+	for arguments in -b -r -br -j; do
+		refused "$arguments" 8080 true
+	done
+}
+
+@test "options are those of getopt: bundled, and with an argument attached" {
+	taken -vwg2 8080
+	taken -t0.25 -vg 1 8080
+	taken -bjrvw 8080
+	taken -- 8080
+	taken -c "$TMPDIR/another" 8080
+	assert_contains "$errors" "$TMPDIR/another"
+}
+
+@test "an option after the origin is refused, saying that options go before it" {
+	local option
+	for option in -v -b --help -x -- -; do
+		refused 8080 "$option"
+		assert_contains "$errors" 'options go before the origin'
+		refused -v 8080 "$option" true
+	done
+	refused -l 8080 -j
+	refused -k 8080 -v
+}
+
+@test "what follows the command is the command's" {
+	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	run_tunnel 8080 printf '%s ' -v --help -- -x
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" '-v --help -- -x '
+}
+
+@test "seconds are decimal, 0 to 86400" {
+	local option seconds
+	for option in -g -t; do
+		for seconds in 0 2 0.25 0.0 00 1.000 86400 86400.0 0.000000001; do
+			taken "$option" "$seconds" 8080
+		done
+		for seconds in '' -1 -0 +1 86400.001 86401 99999999999999999999 4294967297 \
+			18446744073709551617 1e3 1e-1 0x10 inf nan infinity 1s 2.5s 1m 1,5 1.2.3 . \
+			.. 1..2 ' 1' '1 ' $'1\n' $'\t1' 1_0 '1 2' x \$ ½ ١; do
+			refused "$option" "$seconds" 8080
+			assert_contains "$errors" 86400
+		done
+	done
+}
+
+@test "an origin is what cloudflared is told" {
+	local origin url
+	cat >"$TMPDIR/cloudflared" <<-'END'
+		#!/bin/sh
+		echo "$3" >"$FAKE_DIR/origin"
+		exit 1
+	END
+	chmod +x "$TMPDIR/cloudflared"
+	while read -r origin url; do
+		: >"$FAKE_DIR/origin"
+		try -c "$TMPDIR/cloudflared" "$origin"
+		assert_tried 1 "$origin"
+		assert_equal "$output" ''
+		assert_equal "$(<"$FAKE_DIR/origin")" "$url"
+	done <<-'END'
+		8080 http://localhost:8080
+		1 http://localhost:1
+		65535 http://localhost:65535
+		localhost:8080 http://localhost:8080
+		http://8081 http://localhost:8081
+		http://localhost:8080 http://localhost:8080
+		https://8443 https://localhost:8443
+		https://localhost:8443 https://localhost:8443
+		127.0.0.2:3000 http://127.0.0.2:3000
+		[::1]:3000 http://[::1]:3000
+		https://[::1]:3000 https://[::1]:3000
+		my-host_1.Example:80 http://my-host_1.Example:80
+		https://a.b-c_d:443 https://a.b-c_d:443
+		a:80 http://a:80
+	END
+}
+
+@test "a port is 1 to 65535 in plain decimal digits" {
+	local port
+	for port in 0 00 65536 65616 99999 4294975376 18446744073709559696 \
+		99999999999999999999999 8080a a8080 8080. 80.80 0x50 8e1 +80 ' 80' '80 ' \
+		$'80\n' $'\n80' 80,81 80-81 '' x ٨٠; do
+		refused "$port"
+		assert_match "$errors" '^tunnel: invalid (port number|origin): '
+		refused "localhost:$port"
+	done
+	refused 0
+	assert_contains "$errors" 'tunnel: invalid port number: 0'
+	refused 'https://[::1]:65536'
+	refused 65536
+	assert_contains "$errors" 'tunnel: invalid port number: 65536'
+}
+
+@test "a hostile origin is refused before it gets anywhere" {
+	local origin long
+	long=$(printf '%0300d' 0 | tr 0 a)
+	# shellcheck disable=SC2016 # these are not to be expanded
+	for origin in ../x:80 ../../etc/passwd:80 /etc/passwd:80 a/b:80 ./a:80 'a b:80' \
+		$'a\nb:80' $'localhost:80\nx' $'\e[31m:80' $'a\tb:80' $'a\177b:80' '$(id):80' \
+		'`id`:80' 'a;id:80' 'a|b:80' 'a&b:80' '*:80' '?:80' '~:80' 'a\b:80' "a'b:80" 'a"b:80' \
+		'%2e:80' 'a%00b:80' 'a=b:80' 'a,b:80' 'a#b:80' '@:80' user@localhost:80 \
+		user:password@localhost:80 http://user@localhost:80 :80 : '' ' ' localhost \
+		localhost: http:// http://:80 http:/localhost:80 //localhost:80 \
+		://localhost:80 ftp://localhost:80 file:///etc/passwd unix:/tmp/x:80 \
+		xhttp://localhost:80 http://http://localhost:80 http://localhost:80/ \
+		http://localhost:80/path localhost:80/ localhost:80/path 'localhost:80?x' \
+		'localhost:80#x' localhost:80:80 ::1:80 '[::1:80' '::1]:80' '[::1]' \
+		'[::1]80' '[::1]:' '[]:80' '[:80' ']:80' '[[::1]]:80' '[::g]:80' '[localhost]:80' \
+		'[127.0.0.1]:80' '[1:2:3]:80' '[:::]:80' '[1::2::3]:80' '[::12345]:80' \
+		'[1:2:3:4:5:6:7:8:9]:80' '[../x]:80' '[::1/64]:80' 'a[::1]:80' é:80 $'\377:80' \
+		"$long:80" "$long" "[$long]:80" "http://$long:80"; do
+		refused "$origin"
+		assert_match "$errors" '^tunnel: invalid (port number|origin): '
+	done
+	refused -l ../x:80
+	refused -k ../x:80
+	refused -b ../x:80
+	refused ../x:80 true
+	assert_equal "$(find "$XDG_RUNTIME_DIR" "$TMPDIR" -type f ! -path "$TMPDIR/out" ! -path "$TMPDIR/err")" ''
+}
+
+@test "a second wrong origin of -l and -k is refused, too" {
+	refused -l 8080 ../x:80
+	refused -k 8080 0
+}

@@ -1,0 +1,630 @@
+#!/usr/bin/env bats
+# Records: where they lie, the lock on them, one tunnel per origin, -l, -j and -k.
+
+# shellcheck disable=SC2030,SC2031 # each test is a process of its own
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+setup() {
+	common_setup
+	records=$XDG_RUNTIME_DIR/tunnel
+}
+
+make_records() {
+	mkdir -m 700 "$records"
+}
+
+# An empty list is no error.
+assert_none_listed() {
+	run_tunnel -l
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output$errors" ''
+}
+
+# stop ORIGIN...: whatever the stop waits for, it says nothing and succeeds.
+stop() {
+	run_tunnel -k "$@"
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output$errors" ''
+}
+
+# --- where they lie -------------------------------------------------------------------
+
+@test "the record is the file HOST:PORT in XDG_RUNTIME_DIR/tunnel, which is private" {
+	umask 000
+	start_tunnel 8080
+	await_url
+	assert_equal "$(ls "$records")" localhost:8080
+	assert_equal "$(find "$records" -prune -perm 700)" "$records"
+	assert_equal "$(find "$records" -type f ! -perm -020 ! -perm -002)" "$records/localhost:8080"
+	assert_equal "$(holder localhost:8080)" "$pid"
+	start_tunnel https://127.0.0.1:8081
+	await_url
+	assert_equal "$(holder 127.0.0.1:8081)" "$pid"
+	start_tunnel '[::1]:8081'
+	await_url
+	assert_equal "$(holder '[::1]:8081')" "$pid"
+}
+
+@test "without XDG_RUNTIME_DIR the record is in TMPDIR/tunnel-UID" {
+	unset XDG_RUNTIME_DIR
+	start_tunnel 8080
+	await_url
+	records=$TMPDIR/tunnel-$(id -u)
+	assert_equal "$("$ROOT/test/lock" "$records/localhost:8080")" "$pid"
+	assert_equal "$(find "$records" -prune -perm 700)" "$records"
+	assert_equal "$("$TUNNEL" -l | cut -f 2)" "$url"
+	stop 8080
+}
+
+@test "without XDG_RUNTIME_DIR and TMPDIR the record is in /tmp/tunnel-UID" {
+	unset XDG_RUNTIME_DIR TMPDIR
+	# These records are everybody's: the port tells ours.
+	free_port
+	start_tunnel "$port"
+	await_url
+	local record
+	record=/tmp/tunnel-$(id -u)/localhost:$port
+	assert_equal "$("$ROOT/test/lock" "$record")" "$pid"
+	assert_equal "$("$TUNNEL" -l "$port" | cut -f 2)" "$url"
+	stop "$port"
+	rm "$record"
+}
+
+# refused WHY: a foreground tunnel goes on with a warning; -b, -l and -k say so, exit 1.
+refused() {
+	local arguments starts
+	start_tunnel 8080
+	await_url
+	assert_match "$(cat "$err")" "tunnel: warning: [^
+]*$records"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	starts=$(cloudflared_starts)
+	for arguments in '-b 8080' -l '-l 8080' -lj '-k 8080'; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$1: $arguments: $ended" "$1: $arguments: exit 1"
+		assert_match "$errors" "^tunnel: [^
+]*${records}[^
+]*\$"
+		assert_equal "$output" ''
+	done
+	assert_equal "$(cloudflared_starts)" "$starts"
+}
+
+@test "a record directory that others may enter is refused" {
+	make_records
+	chmod 0755 "$records"
+	refused 'mode 0755'
+	chmod 0770 "$records"
+	refused 'mode 0770'
+	assert_equal "$(find "$records" -prune -perm 770)" "$records"
+	assert_equal "$(ls "$records")" ''
+}
+
+@test "a record directory that is a link is refused and not followed" {
+	mkdir -m 700 "$TMPDIR/elsewhere"
+	ln -s "$TMPDIR/elsewhere" "$records"
+	refused 'a link'
+	assert_equal "$(ls "$TMPDIR/elsewhere")" ''
+}
+
+@test "a record directory of another user is refused" {
+	[ "$(id -u)" = 0 ] || skip 'only root can give a directory away'
+	make_records
+	chown 12345 "$records"
+	refused 'another owner'
+	assert_equal "$(ls "$records")" ''
+}
+
+@test "where there can be no record directory a foreground tunnel runs on" {
+	: >"$records"
+	refused 'a file'
+	XDG_RUNTIME_DIR=$TMPDIR/missing
+	records=$XDG_RUNTIME_DIR/tunnel
+	refused 'no directory for it'
+	[ ! -e "$XDG_RUNTIME_DIR" ] || fail 'it made XDG_RUNTIME_DIR'
+}
+
+# --- the lock -------------------------------------------------------------------------
+
+@test "the record is locked from the start until all is gone" {
+	FAKE_MODE=slow-stop FAKE_DELAY=86400 start_tunnel -g 86400 8080
+	await_cloudflared 1
+	assert_equal "$(holder localhost:8080)" "$pid"
+	await_url
+	assert_equal "$("$TUNNEL" -l | cut -f 3)" "$pid"
+	assert_equal "$(holder localhost:8080)" "$pid"
+	kill -s TERM "$pid"
+	await contains "$FAKE_DIR/$cloudflared.signals" TERM
+	assert_equal "$(holder localhost:8080)" "$pid"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	await ! holder localhost:8080
+}
+
+@test "a tunnel that was killed leaves nothing stale" {
+	start_tunnel 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$pid"
+	assert_signal KILL
+	await ! holder localhost:8080
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" ''
+	assert_none_listed
+	stop 8080
+	# Where there is no parent-death signal it ends with its next log line.
+	[ "$(uname)" != Linux ] || await gone "$cloudflared"
+	start_tunnel 8080
+	await_url
+	assert_equal "$(holder localhost:8080)" "$pid"
+}
+
+@test "a record is emptied, never removed" {
+	start_tunnel 8080
+	await_url
+	local before
+	before=$(ls -i "$records")
+	[ -s "$records/localhost:8080" ]
+	stop 8080
+	assert_equal "$(ls -i "$records")" "$before"
+	[ ! -s "$records/localhost:8080" ] || fail 'there is something left in it'
+	start_background 8080
+	assert_equal "$(ls -i "$records")" "$before"
+	stop 8080
+	assert_equal "$(ls -i "$records")" "$before"
+	[ ! -s "$records/localhost:8080" ] || fail 'there is something left in it'
+}
+
+# --- records that are none ------------------------------------------------------------
+
+# Whatever lies there, nobody runs; and a tunnel starts over it.
+assert_not_running() {
+	run_tunnel -l 8080
+	assert_equal "$1: $ended" "$1: exit 1"
+	assert_equal "$output" ''
+	assert_none_listed
+	stop 8080
+}
+
+@test "a record full of noise, or half written, is not a running tunnel" {
+	local record=$records/localhost:8080 size part
+	make_records
+	: >"$record"
+	assert_not_running empty
+	head -c 100000 /dev/urandom >"$record"
+	assert_not_running noise
+	head -c 1000000 /dev/zero >"$record"
+	assert_not_running zeros
+	yes '%s%n' | head -n 1000 >"$record"
+	assert_not_running formats
+	start_background 8080
+	run_tunnel -lj 8080
+	refute_contains "$(cat "$record")" '%s%n'
+	cp "$record" "$TMPDIR/whole"
+	size=$(wc -c <"$record")
+	stop 8080
+	for part in 1 "$((size / 3))" "$((size * 2 / 3))" "$((size - 1))" "$size"; do
+		head -c "$part" "$TMPDIR/whole" >"$record"
+		assert_not_running "$part bytes"
+	done
+}
+
+@test "the error kept in a record can't drive the terminal" {
+	make_records
+	local record=$records/localhost:8080
+	FAKE_MODE=die-before run_tunnel 8080
+	[ -s "$record" ] || fail 'it keeps no error'
+	sed "s/exit status/$(printf '\033[31m\007')/" "$record" >"$TMPDIR/edited"
+	assert_contains "$(cat "$TMPDIR/edited")" $'\033'
+	cat "$TMPDIR/edited" >"$record"
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	refute_contains "$errors" $'\033'
+}
+
+# A link, a FIFO or a directory: seen in bounded time, left as it is.
+assert_refused() {
+	FAKE_MODE=connect start_tunnel 8080
+	await url_or_end
+	# Whether it goes on without a record or not, it says that something is wrong.
+	assert_match "$(cat "$err")" "^tunnel: [^
+]*localhost:8080"
+	kill -s TERM "$pid" 2>/dev/null || :
+	await_exit
+	run_tunnel -b 8080
+	assert_equal "$1: $ended" "$1: exit 1"
+	assert_equal "$output" ''
+	assert_match "$errors" '^tunnel: '
+	run_tunnel -l
+	assert_equal "$1: $output" "$1: "
+	run_tunnel -l 8080
+	assert_equal "$1: $ended" "$1: exit 1"
+	assert_equal "$1: $output" "$1: "
+	run_tunnel -k 8080
+	assert_match "$1: $ended" "^$1: exit [01]\$"
+}
+
+@test "a symbolic or hard link in place of a record is refused, never followed" {
+	make_records
+	echo precious >"$TMPDIR/file"
+	ln -s "$TMPDIR/file" "$records/localhost:8080"
+	assert_refused 'a symbolic link'
+	assert_equal "$(cat "$TMPDIR/file")" precious
+	[ -L "$records/localhost:8080" ]
+	ln -sf "$TMPDIR/new" "$records/localhost:8080"
+	assert_refused 'a link to nothing'
+	[ ! -e "$TMPDIR/new" ] || fail 'it made what the link points to'
+	ln -f "$TMPDIR/file" "$records/localhost:8080"
+	assert_refused 'a hard link'
+	assert_equal "$(cat "$TMPDIR/file")" precious
+}
+
+@test "a FIFO or a directory in place of a record is refused, and nothing hangs" {
+	make_records
+	mkfifo "$records/localhost:8080"
+	assert_refused 'a FIFO'
+	[ -p "$records/localhost:8080" ]
+	rm "$records/localhost:8080"
+	mkdir "$records/localhost:8080"
+	assert_refused 'a directory'
+	[ -d "$records/localhost:8080" ]
+}
+
+@test "a record written by hand can't make -k signal somebody else" {
+	start_options=(-g)
+	start_program sleep 600
+	start_options=()
+	local victim=$pid record=$records/localhost:8080
+	FAKE_MODE=ignore-term start_background -g 0.1 8080
+	await_cloudflared 1
+	sed -e "s/$background/$victim/g" -e "s/$cloudflared/$victim/g" "$record" >"$TMPDIR/forged"
+	stop 8080
+	assert_contains "$(cat "$TMPDIR/forged")" "$victim"
+	cat "$TMPDIR/forged" >"$record"
+	stop 8080
+	alive "$victim" || fail 'it signalled a process that is none of its business'
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" ''
+	start_background 8080
+	stop 8080
+	alive "$victim" || fail 'it signalled a process that is none of its business'
+}
+
+# --- one tunnel per origin ------------------------------------------------------------
+
+@test "a second tunnel of an origin exits 1, naming the process id and URL of the first" {
+	start_tunnel 8080
+	await_url
+	local first=$pid origin
+	for origin in 8080 localhost:8080 https://localhost:8080; do
+		run_tunnel "$origin"
+		assert_equal "$ended" 'exit 1'
+		assert_equal "$output" ''
+		assert_match "$errors" "^tunnel: .*$first.*$url"
+	done
+	run_tunnel 8080 touch "$TMPDIR/ran"
+	assert_equal "$ended" 'exit 1'
+	assert_match "$errors" "^tunnel: .*$first.*$url"
+	[ ! -e "$TMPDIR/ran" ] || fail 'the command was run'
+	run_tunnel -r 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(cloudflared_starts | wc -l)" 1
+	# Neither another port nor another host is that origin.
+	run_tunnel 127.0.0.1:8080 true
+	assert_equal "$ended" 'exit 0'
+	run_tunnel 8081 true
+	assert_equal "$ended" 'exit 0'
+}
+
+@test "a second tunnel while the first is starting exits 1, naming its process id" {
+	FAKE_MODE=silent start_tunnel 8080
+	await_cloudflared 1
+	local first=$pid
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_match "$errors" "^tunnel: .*$first"
+	assert_equal "$(cloudflared_starts)" "$cloudflared"
+}
+
+@test "tunnels at the same instant: exactly one cloudflared" {
+	local i outs=() winner
+	for ((i = 0; i < 6; i++)); do
+		start_tunnel 8080
+		outs+=("$out")
+	done
+	ended() { [ "$(cat "$BATS_TEST_TMPDIR"/*.result 2>/dev/null | wc -l)" -ge "$1" ]; }
+	await ended 5
+	assert_equal "$(cat "$BATS_TEST_TMPDIR"/*.result | sort | uniq -c | tr -s ' ')" ' 5 exit 1'
+	winner() { winner=$(cat "${outs[@]}") && [ -n "$winner" ]; }
+	await winner
+	assert_match "$winner" '^https://[a-z-]*\.trycloudflare\.com$'
+	assert_equal "$(cloudflared_starts | wc -l)" 1
+	assert_equal "$("$TUNNEL" -l | cut -f 2)" "$winner"
+}
+
+# --- listing --------------------------------------------------------------------------
+
+@test "-l prints host:port, URL, process id and creation time of each running tunnel" {
+	local line
+	assert_none_listed
+	start_tunnel 8080
+	await_url
+	local first=$url one=$pid
+	start_background 127.0.0.1:8081
+	run_tunnel -l
+	assert_equal "$ended" 'exit 0'
+	assert_quiet
+	assert_equal "$(echo "$output" | sort | cut -f 1-3)" "$(printf '%s\t%s\t%s\n' \
+		127.0.0.1:8081 "$url" "$background" localhost:8080 "$first" "$one")"
+	line=$(echo "$output" | grep localhost | cut -f 4)
+	assert_match "$line" '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$'
+	assert_contains "$("$TUNNEL" -lj 8080)" "\"createdAt\":\"$line\""
+	assert_equal "$(echo "$output" | awk -F '\t' '{ print NF }' | uniq)" 4
+	run_tunnel -l http://localhost:8080
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" "$(printf '%s\t%s\t%s\t%s' localhost:8080 "$first" "$one" "$line")"
+	run_tunnel -l 8082 127.0.0.1:8081
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(echo "$output" | cut -f 1)" 127.0.0.1:8081
+	assert_match "$errors" '^tunnel: [^
+]*localhost:8082[^
+]*$'
+	start_options=(-o /dev/full)
+	run_tunnel -l
+	assert_equal "$ended" 'exit 1'
+	assert_match "$errors" '^tunnel: '
+}
+
+@test "a tunnel that is starting is not listed yet" {
+	FAKE_MODE=silent start_tunnel 8080
+	await_cloudflared 1
+	assert_none_listed
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" ''
+}
+
+@test "what lies about in the directory of the records isn't listed" {
+	start_background 8080
+	mkdir "$records/directory" "$records/localhost:1"
+	mkfifo "$records/localhost:2"
+	ln -s localhost:8080 "$records/localhost:3"
+	touch "$records/.hidden" "$records/README" "$records/localhost:99999" "$records/x y:80"
+	for i in {1..1000}; do
+		: >"$records/localhost:$((i + 20000))"
+	done
+	run_tunnel -l
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$(echo "$output" | cut -f 1,2)" "$(printf 'localhost:8080\t%s' "$url")"
+	stop 8080
+}
+
+# failed_with TEXT: -l 8080 tells it.
+failed_with() {
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" ''
+	assert_match "$errors" "^tunnel: [^
+]*$1[^
+]*\$"
+}
+
+@test "-l origin tells the error that ended its tunnel, until there is a new one" {
+	FAKE_MODE=rate-limited-2026 run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	failed_with 'wait some minutes'
+	FAKE_MODE=no-network run_tunnel -b 8080
+	assert_equal "$ended" 'exit 1'
+	failed_with 'resolver|DNS|network'
+	FAKE_MODE=silent run_tunnel -t 0.1 8080
+	assert_equal "$ended" 'exit 124'
+	failed_with '0\.1'
+	FAKE_MODE=die-after FAKE_STATUS=11 run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	failed_with 11
+	# Nor does a running one have it, nor one that was stopped.
+	start_background 8080
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 0'
+	assert_quiet
+	stop 8080
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	refute_contains "$errors" fail
+	refute_contains "$errors" 11
+}
+
+@test "-l origin tells the error that ended a background tunnel" {
+	FAKE_MODE=die-after FAKE_DELAY=0.2 FAKE_STATUS=11 run_tunnel -b 8080
+	assert_equal "$ended" 'exit 0'
+	await ! holder localhost:8080
+	failed_with 11
+}
+
+# --- JSON -----------------------------------------------------------------------------
+
+# assert_record ORIGIN PORT: $output is the JSON of a tunnel of that origin.
+assert_record() {
+	assert_equal "$(echo "$output" | wc -l)" 1
+	echo "$output" | jq -e --arg origin "$1" --argjson port "$2" '
+		(keys_unsorted == ["id", "origin", "port", "url", "hostname", "createdAt", "pid"])
+		and (.id | test("^quick-[0-9a-f]{8}$")) and .origin == $origin and .port == $port
+		and (.url | test("^https://[a-z-]+[.]trycloudflare[.]com$"))
+		and .url == "https://" + .hostname
+		and (.createdAt | fromdateiso8601 | . > now - 600 and . < now + 2)
+		and (.pid | type) == "number"' >/dev/null || fail "not the record of $1: $output"
+}
+
+@test "JSON is valid for every form of an origin, and the same bytes from -j, -bj and -lj" {
+	need jq
+	local given origin record ports=() all=
+	while read -r given origin; do
+		run_tunnel -bj "$given"
+		assert_equal "$given: $ended" "$given: exit 0"
+		assert_record "$origin" "${origin##*:}"
+		record=$output
+		all=$all$record$'\n'
+		adopt "$(echo "$record" | jq .pid)"
+		assert_equal "$(holder "${origin#*//}")" "$(echo "$record" | jq .pid)"
+		run_tunnel -lj "$given"
+		assert_equal "$ended: $output" "exit 0: $record"
+		run_tunnel -b -j "$given"
+		assert_equal "$ended: $output" "exit 0: $record"
+		run_tunnel -b "$given"
+		assert_equal "$ended: $output" "exit 0: $(echo "$record" | jq -r .url)"
+		ports+=("$given")
+	done <<-'END'
+		8080 http://localhost:8080
+		localhost:1 http://localhost:1
+		http://localhost:65535 http://localhost:65535
+		https://localhost:8443 https://localhost:8443
+		127.0.0.1:3000 http://127.0.0.1:3000
+		[::1]:3000 http://[::1]:3000
+		https://[::1]:3001 https://[::1]:3001
+		under_score.host-name.example:80 http://under_score.host-name.example:80
+	END
+	run_tunnel -lj
+	assert_equal "$(echo "$output" | sort)" "$(printf %s "$all" | sort)"
+	assert_equal "$(echo "$output" | jq -r .id | sort -u | wc -l)" 8
+	run_tunnel -l -j 8080 '[::1]:3000'
+	assert_equal "$(echo "$output" | jq -r .origin)" 'http://localhost:8080
+http://[::1]:3000'
+	stop "${ports[@]}"
+	assert_none_listed
+	start_tunnel -j 8080
+	await test -s "$out"
+	output=$(<"$out")
+	assert_record http://localhost:8080 8080
+	assert_equal "$(jq .pid "$out")" "$pid"
+	record=$output
+	run_tunnel -l -j
+	assert_equal "$output" "$record"
+	run_tunnel -bj 8080
+	assert_equal "$output" "$record"
+}
+
+# --- stopping -------------------------------------------------------------------------
+
+@test "-k returns when the tunnel and all its processes are gone" {
+	FAKE_MODE=grandchild start_background 8080
+	FAKE_MODE=slow-stop FAKE_DELAY=0.3 start_tunnel 8081
+	await_url
+	local id foreground=$pid
+	await_cloudflared 2
+	stop https://localhost:8080 8081
+	assert_signal TERM "$foreground"
+	for id in $(cloudflared_starts) "$(cat "$FAKE_DIR/grandchild")" "$background"; do
+		gone "$id" || fail "process $id is still there"
+	done
+	assert_none_listed
+}
+
+@test "-k of an origin that doesn't run is fine" {
+	stop 8080
+	stop 8080 '[::1]:8080' host.example:80
+	start_background 8080
+	stop 8081
+	alive "$background"
+	stop 8081 8080 8082
+	gone "$background" || fail 'it still runs'
+	stop 8080
+}
+
+@test "-k of an invalid origin is a usage error and stops nothing" {
+	start_background 8080
+	for origin in 0 ../x:80 "8081/"; do
+		run_tunnel -k 8080 "$origin"
+		assert_equal "$ended" 'exit 2'
+		alive "$background" || fail "stopped by -k 8080 $origin"
+	done
+	run_tunnel -k
+	assert_equal "$ended" 'exit 2'
+	stop 8080
+}
+
+@test "-k stops a tunnel that is starting, in the foreground and in the background" {
+	export FAKE_MODE=silent
+	start_tunnel 8080
+	local foreground=$pid id
+	start_tunnel -b 8081
+	local waiting=$pid
+	await_cloudflared 2
+	stop 8080 8081
+	assert_signal TERM "$foreground"
+	await_exit "$waiting"
+	[ "$status" -ne 0 ] || fail '-b succeeded'
+	for id in $(cloudflared_starts); do
+		gone "$id" || fail "process $id is still there"
+	done
+}
+
+@test "-k stops a tunnel that was stopped by SIGSTOP" {
+	start_tunnel 8080
+	await_url
+	await_cloudflared 1
+	local stopped=$pid
+	kill -s STOP "$stopped"
+	await stopped "$stopped"
+	stop 8080
+	# It was woken to end as always, not killed in its sleep.
+	assert_signal TERM "$stopped"
+	gone "$cloudflared" || fail 'cloudflared is still there'
+}
+
+@test "-k stops one whose cloudflared ignores TERM" {
+	export FAKE_MODE=ignore-term
+	start_tunnel -g 0.2 8080
+	await_url
+	await_cloudflared 1
+	local tunnel=$pid
+	stop 8080
+	assert_signal TERM "$tunnel"
+	gone "$cloudflared" || fail 'cloudflared is still there'
+	# It was asked first, once.
+	assert_equal "$(cloudflared_signals "$cloudflared" | grep -v CONT)" TERM
+}
+
+@test "-k kills a tunnel that ignores TERM, and cloudflared with it" {
+	export FAKE_MODE=grandchild
+	start_options=(-i TERM)
+	start_tunnel -g 0.5 8080
+	start_options=()
+	await_url
+	await_cloudflared 1
+	local deaf=$pid grandchild start
+	grandchild=$(cat "$FAKE_DIR/grandchild")
+	start=$SECONDS
+	stop 8080
+	[ $((SECONDS - start)) -ge 2 ] || fail 'its grace and 2 s were not over'
+	assert_signal KILL "$deaf"
+	gone "$cloudflared" || fail 'cloudflared is still there'
+	gone "$grandchild" || fail 'a process of its group is still there'
+	await ! holder localhost:8080
+}
+
+@test "-k of a tunnel that ends meanwhile, and several -k at once" {
+	local i first
+	for i in 1 2 3 4 5 6; do
+		start_tunnel 8080
+		await_url
+		first=$pid
+		kill -s TERM "$first" &
+		stop 8080
+		gone "$first" || fail 'it is still there'
+	done
+	FAKE_MODE=slow-stop FAKE_DELAY=0.2 start_background 8080
+	local stops=()
+	for i in 1 2 3; do
+		start_tunnel -k 8080
+		stops+=("$pid")
+	done
+	for pid in "${stops[@]}"; do
+		assert_exit 0
+	done
+	gone "$background" || fail 'it is still there'
+}

@@ -1,0 +1,211 @@
+#!/usr/bin/env bats
+# -r: cloudflared is started again when it ends.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+has_lines() {
+	[ "$(wc -l <"$1")" -ge "$2" ]
+}
+
+# Prints when the Nth cloudflared was started, in hundredths of a second.
+birth() {
+	local stat
+	read -r stat <"$FAKE_DIR/$(sed -n "$1p" "$FAKE_DIR/starts").stat"
+	stat=${stat##*) }
+	# shellcheck disable=SC2086 # one field each
+	set -- $stat
+	echo $((${20} * 100 / $(getconf CLK_TCK)))
+}
+
+# assert_waited N SECONDS: that long, roughly, lay between the starts N and N + 1. On a
+# machine that is busy it may be more.
+assert_waited() {
+	local gap
+	[ -e "$FAKE_DIR/$(head -n 1 "$FAKE_DIR/starts").stat" ] || return 0
+	gap=$(($(birth $(($1 + 1))) - $(birth "$1")))
+	if [ $gap -lt $(($2 * 100 - 5)) ] ||
+		[ $gap -gt $((($2 + 3) * 100 * ${TEST_SLOWNESS:-1})) ]; then
+		fail "expected about $2 s between starts $1 and $(($1 + 1)), got 0.01 s * $gap"
+	fi
+}
+
+messages() {
+	grep -c '^tunnel: .*cloudflared' "$err"
+}
+
+@test "-r: each life of cloudflared has its URL line and its end a message" {
+	local life urls=
+	start_tunnel -r 8080
+	for life in 1 2 3; do
+		await has_lines "$out" "$life"
+		await_cloudflared "$life"
+		urls+=$(cloudflared_url "$cloudflared")$'\n'
+		[ "$life" = 3 ] || kill -s KILL "$cloudflared"
+	done
+	assert_equal "$(cat "$out")" "${urls%$'\n'}"
+	[ "$(messages)" -ge 2 ]
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+	assert_equal "$(cloudflared_starts | wc -l)" 3
+}
+
+@test "-r: an end with success is an end, too" {
+	start_tunnel -r 8080
+	await_url
+	await_cloudflared 1
+	kill -s TERM "$cloudflared"
+	await_cloudflared 2
+	await has_lines "$out" 2
+}
+
+@test "-r: what a cloudflared leaves behind doesn't live into the next one's life" {
+	export FAKE_MODE=grandchild
+	start_tunnel -r 8080
+	await_url
+	await_cloudflared 1
+	local grandchild
+	grandchild=$(cat "$FAKE_DIR/grandchild")
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	gone "$grandchild"
+	await has_lines "$out" 2
+	grandchild=$(cat "$FAKE_DIR/grandchild")
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+	gone "$grandchild"
+}
+
+@test "-r: the wait doubles with each failure, the first start included, and is 1 s again after a success" {
+	export FAKE_MODE=dies-n-times FAKE_COUNT=3
+	start_tunnel -r 8080
+	await_cloudflared 4
+	await_url
+	assert_waited 1 1
+	assert_waited 2 2
+	assert_waited 3 4
+	# It would be 8 now.
+	local since=$SECONDS
+	kill -s KILL "$cloudflared"
+	await_cloudflared 5
+	[ $((SECONDS - since)) -lt $((7 * ${TEST_SLOWNESS:-1})) ]
+	await has_lines "$out" 2
+}
+
+@test "-r: six failures in a row end it" {
+	export FAKE_MODE=die-before
+	start_tunnel -r 8080
+	# 1 + 2 + 4 + 8 + 16 s.
+	await -t 50 gone "$pid"
+	assert_exit 1
+	assert_equal "$(cloudflared_starts | wc -l)" 6
+	assert_waited 3 4
+	assert_waited 4 8
+	assert_waited 5 16
+	assert_equal "$(cat "$out")" ''
+	[ "$(messages)" -ge 6 ]
+	assert_equal "$(grep -Evc '^(tunnel|cloudflared): .' "$err")" 0
+}
+
+@test "-r: a signal during the wait ends it at once" {
+	export FAKE_MODE=die-before
+	start_tunnel -r 8080
+	# The next start is 4 s away.
+	await_cloudflared 3
+	await gone "$cloudflared"
+	local since=$SECONDS
+	kill -s TERM "$pid"
+	assert_signal TERM
+	[ $((SECONDS - since)) -le 2 ]
+	assert_equal "$(cloudflared_starts | wc -l)" 3
+}
+
+@test "-r: a signal before the first URL ends it" {
+	FAKE_MODE=silent start_tunnel -r 8080
+	await_cloudflared 1
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+}
+
+@test "-r: standard output stays open for its reader, and is the null device once that is gone" {
+	mkfifo "$TMPDIR/urls"
+	head -n 2 "$TMPDIR/urls" >"$TMPDIR/read" 3>&- &
+	start_options=(-o "$TMPDIR/urls")
+	start_tunnel -r 8080
+	await has_lines "$TMPDIR/read" 0
+	await_cloudflared 1
+	local life
+	for life in 2 3 4; do
+		# The URL of the life before has been printed, or tried to be.
+		await_registered
+		kill -s KILL "$cloudflared"
+		await_cloudflared "$life"
+	done
+	assert_equal "$(cat "$TMPDIR/read")" "$(for life in 1 2; do
+		cloudflared_url "$(sed -n "${life}p" "$FAKE_DIR/starts")"
+	done)"
+	if [ -d /proc/self ]; then
+		assert_equal "$(readlink "/proc/$pid/fd/1")" /dev/null
+	fi
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+# Until the record names the URL of $cloudflared.
+await_registered() {
+	await listed "$(cloudflared_url "$cloudflared")"
+}
+
+listed() {
+	"$TUNNEL" -l 2>/dev/null | grep -qF "$1"
+}
+
+@test "-r: without a standard output it is an error, not a reason to restart" {
+	start_options=(-c 1)
+	run_tunnel -r 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'standard output'
+	assert_equal "$(cloudflared_starts | wc -l)" 1
+}
+
+@test "-r: a cloudflared that can't be run ends it at once, 126 or 127" {
+	run_tunnel -r -c "$ROOT/LICENSE" 8080
+	assert_equal "$ended" 'exit 126'
+	run_tunnel -r -c "$TMPDIR/nothing" 8080
+	assert_equal "$ended" 'exit 127'
+	# Nor is one that has been removed waited for.
+	ln -s "$CLOUDFLARED" "$TMPDIR/cloudflared"
+	start_tunnel -r -c "$TMPDIR/cloudflared" 8080
+	await_url
+	await_cloudflared 1
+	rm "$TMPDIR/cloudflared"
+	kill -s KILL "$cloudflared"
+	assert_exit 127
+}
+
+@test "-r: the start deadline that passes at the first start ends it" {
+	FAKE_MODE=silent run_tunnel -r -t 0.5 8080
+	assert_equal "$ended" 'exit 124'
+	none_left_behind
+}
+
+@test "-r: tunnel killed by SIGKILL takes a later cloudflared along, too" {
+	[ "$(uname)" = Linux ] || [ "$(uname)" = FreeBSD ] || skip 'no parent-death signal'
+	start_tunnel -r 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	kill -s KILL "$pid"
+	await gone "$cloudflared"
+}
+
+@test "-r goes with no command" {
+	run_tunnel -r 8080 true
+	assert_equal "$ended" 'exit 2'
+	assert_equal "$(cloudflared_starts)" ''
+}

@@ -1,0 +1,286 @@
+#!/usr/bin/env bats
+# At a terminal: tmux is one, and tells what is on its screen.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+setup() {
+	common_setup
+	need tmux bash
+	tunnel_in_path
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN SHELL=/bin/sh PS1='$ ' HISTFILE='' ENV='' TMUX_TMPDIR=$TMPDIR
+	unset TMUX BASH_ENV PROMPT_COMMAND
+	socket=tunnel-$$
+}
+
+teardown() {
+	terminal kill-server 2>/dev/null || :
+	common_teardown
+}
+
+terminal() {
+	tmux -u -L "$socket" -f /dev/null "$@" 3>&-
+}
+
+# open_terminal COLUMNS [PROGRAM]: with a shell by default.
+open_terminal() {
+	terminal new-session -d -x "$1" -y 100 \
+		"exec '$ROOT/test/start' -- ${2:-bash --norc --noprofile -i}"
+	[ $# -gt 1 ] || await shows '$'
+}
+
+# Prints what is on the screen, each line in one.
+screen() {
+	terminal capture-pane -p -J | sed 's/ *$//'
+}
+
+rows() {
+	terminal capture-pane -p | grep -c .
+}
+
+shows() {
+	[[ $(screen) == *"$1"* ]]
+}
+
+await_screen() {
+	await shows "$1" || fail "on the screen: $(screen)"
+}
+
+enter() {
+	terminal send-keys -l "$1"
+	terminal send-keys Enter
+}
+
+# cloudflared starts once there is $FAKE_DIR/go.
+hold_cloudflared() {
+	cloudflared_script <<-'END'
+		echo held >"$FAKE_DIR/held"
+		until [ -e "$FAKE_DIR/go" ]; do sleep 0.05; done
+		exec "$STAND_IN" "$@"
+	END
+}
+
+has_rows() {
+	[ "$(rows)" = "$1" ]
+}
+
+# The screen has the command, the URL, the hint, nothing else.
+assert_tidy() {
+	await_screen 'Ctrl-C to stop'
+	assert_match "$(screen)" "^\\$ tunnel [^"$'\n'"]*
+https://[a-z-]*\\.trycloudflare\\.com
+(tunnel: )?Ctrl-C to stop\$"
+}
+
+@test "a progress line shows while waiting and is gone afterwards, at 80 and at 30 columns" {
+	local columns
+	serve
+	hold_cloudflared
+	for columns in 80 30; do
+		rm -f "$FAKE_DIR/go"
+		open_terminal "$columns"
+		enter "tunnel $port"
+		# The command and one more, even at 30 columns.
+		await has_rows 2
+		touch "$FAKE_DIR/go"
+		assert_tidy
+		terminal send-keys C-c
+		await none_left_but_the_terminal
+		terminal kill-server
+	done
+}
+
+none_left_but_the_terminal() {
+	local id
+	for id in $(cloudflared_starts); do
+		gone "$id" && gone "$(tunnel_of "$id")" || return 1
+	done
+}
+
+@test "the progress line goes when the terminal has become narrower" {
+	serve
+	hold_cloudflared
+	open_terminal 80
+	enter "tunnel $port"
+	await has_rows 2
+	terminal resize-window -x 30 -y 100
+	touch "$FAKE_DIR/go"
+	assert_tidy
+}
+
+@test "no progress line is left above an error, or between log lines" {
+	local mode
+	serve
+	hold_cloudflared
+	for mode in die-before connect; do
+		rm -f "$FAKE_DIR/go"
+		FAKE_MODE=$mode open_terminal 80
+		enter "tunnel -v $port"
+		# Whether there is a progress line with -v is left open.
+		await_text "$FAKE_DIR/held" held
+		rm "$FAKE_DIR/held"
+		touch "$FAKE_DIR/go"
+		case $mode in
+		connect) await_screen 'Registered tunnel' ;;
+		*) await_screen 'deadline exceeded' ;;
+		esac
+		assert_equal "$(screen | sed -E '/^(\$|tunnel: |cloudflared: |https:|Ctrl-C)/d')" ''
+		terminal kill-server
+	done
+}
+
+@test "no word to the terminal but the URL with -b, and none with output elsewhere" {
+	serve
+	open_terminal 80
+	enter "tunnel -b $port"
+	await_screen $'com\n$'
+	assert_match "$(screen)" "^\\$ tunnel -b $port
+https://[a-z-]*\\.trycloudflare\\.com
+\\$\$"
+	enter "tunnel -k $port && clear && tunnel -b $port >$TMPDIR/url; tunnel -k $port; echo fin''ished"
+	await_screen finished
+	refute_contains "$(screen)" Ctrl-C
+	[ -s "$TMPDIR/url" ]
+}
+
+@test "Ctrl-C reaches cloudflared once, and tunnel dies of it" {
+	open_terminal 80
+	enter 'tunnel 8080'
+	await_screen 'Ctrl-C to stop'
+	await_cloudflared 1
+	terminal send-keys C-c
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=130
+	gone "$cloudflared"
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "Ctrl-C twice kills a stubborn cloudflared" {
+	FAKE_MODE=ignore-term open_terminal 80
+	enter 'tunnel -g 600 8080'
+	await_screen 'Ctrl-C to stop'
+	await_cloudflared 1
+	terminal send-keys C-c
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	terminal send-keys C-c
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=130
+	gone "$cloudflared"
+}
+
+@test "Ctrl-Z and fg" {
+	local tunnel
+	open_terminal 80
+	enter 'tunnel 8080'
+	await_screen 'Ctrl-C to stop'
+	await_cloudflared 1
+	tunnel=$(tunnel_of "$cloudflared")
+	terminal send-keys C-z
+	await_screen Stopped
+	stopped "$tunnel"
+	await stopped "$cloudflared"
+	enter fg
+	await ! stopped "$cloudflared"
+	await ! stopped "$tunnel"
+	terminal send-keys C-c
+	await gone "$tunnel"
+	gone "$cloudflared"
+}
+
+@test "Ctrl-Z and bg: it goes on in the background" {
+	local tunnel
+	open_terminal 80
+	enter 'tunnel 8080'
+	await_screen 'Ctrl-C to stop'
+	await_cloudflared 1
+	tunnel=$(tunnel_of "$cloudflared")
+	terminal send-keys C-z
+	await_screen Stopped
+	enter bg
+	await ! stopped "$cloudflared"
+	await ! stopped "$tunnel"
+	enter 'kill %1'
+	await gone "$tunnel"
+	gone "$cloudflared"
+}
+
+@test "closing the terminal leaves nothing, whoever led its session" {
+	local tunnel program
+	# shellcheck disable=SC2089,SC2090 # quoted for the shell that tmux runs
+	for program in "'$TUNNEL' -v 8080" '' "'$TUNNEL' 8080 sleep 600"; do
+		rm -f "$FAKE_DIR/starts"
+		# Ends on TERM only, and leaves a process that doesn't.
+		FAKE_MODE=grandchild open_terminal 80 ${program:+"$program"}
+		[ -n "$program" ] || enter 'tunnel -v 8080'
+		await_cloudflared 1
+		await contains "$FAKE_DIR/grandchild" ''
+		tunnel=$(tunnel_of "$cloudflared")
+		await_leading "$tunnel"
+		terminal kill-session
+		await gone "$tunnel"
+		gone "$cloudflared"
+		gone "$(cat "$FAKE_DIR/grandchild")"
+		terminal kill-server 2>/dev/null || :
+		rm -f "$FAKE_DIR/grandchild"
+	done
+}
+
+# Until it has done what comes after the URL: the record is there.
+await_leading() {
+	await listed "$1"
+}
+
+listed() {
+	"$TUNNEL" -l 2>/dev/null | grep -q "	$1	"
+}
+
+@test "a command reads the terminal" {
+	open_terminal 80
+	# shellcheck disable=SC2016 # it is for the command
+	enter 'tunnel 8080 sh -c '\''echo "go on"; read -r line; echo "<$line>"'\'
+	await_screen $'\ngo on'
+	enter 'some words'
+	await_screen '<some words>'
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=0
+}
+
+@test "Ctrl-C while a command runs is the command's" {
+	open_terminal 80
+	enter "tunnel 8080 sh -c 'trap \"exit 5\" INT; echo \"go on\"; while :; do sleep 0.05; done'"
+	await_screen $'\ngo on'
+	await_cloudflared 1
+	terminal send-keys C-c
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=5
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "an interactive shell as the command works as ever, job control included" {
+	open_terminal 80
+	enter 'tunnel 8080 bash --norc --noprofile -i'
+	await_cloudflared 1
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo inside=$TUNNEL_PUBLIC_URL'
+	await_screen "inside=$(cloudflared_url "$cloudflared")"
+	enter "echo 'go on'; sleep 600"
+	await_screen $'\ngo on'
+	terminal send-keys C-z
+	await_screen Stopped
+	assert_match "$(state "$cloudflared")" '[SR]'
+	enter 'kill -s KILL %1; wait; echo killed'
+	await_screen $'\nkilled'
+	terminal send-keys C-c
+	enter 'exit 3'
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=3
+	gone "$cloudflared"
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
