@@ -2,19 +2,15 @@
  * tunnel - a public https://LABEL.trycloudflare.com address for a local port
  *
  * Runs one cloudflared quick tunnel, finds the address in its log, prints it, and looks
- * after the process until it is told to stop; "help" shows the usage.  Three ideas:
- *
- * A pipe that is never left unread: cloudflared logs to a pipe, and a full pipe would
- * block it.  We read for as long as it lives, and never write where we might wait.
- *
- * A process group that is never left behind: cloudflared leads one, so that a terminal's
- * Ctrl-C reaches it only through us.  When it ends we look without reaping, kill what is
- * left of the group while the zombie still holds the id, and only then let that go.
- *
- * A lock that says who lives: a tunnel holds a write lock on its record, a small file
- * named after the origin.  The kernel takes it back however we die, and tells whoever
- * asks which process holds it.  There is no daemon, and nothing goes stale.
- *
+ * after the process until it is told to stop.  "help" is the usage.  Three ideas:
+ * - A pipe that is never left unread: a full one would block cloudflared, which logs to
+ *   it.  We read for as long as it lives, and never write where we might wait.
+ * - A process group that is never left behind: cloudflared leads one, so that Ctrl-C
+ *   reaches it only through us.  When it ends we look without reaping, kill what is left
+ *   of the group while the zombie still holds the id, and only then let that go.
+ * - A lock that says who lives: a tunnel holds a write lock on its record, a small file
+ *   named after the origin.  The kernel takes it back however we die, and tells whoever
+ *   asks which process holds it.  There is no daemon, and nothing goes stale.
  * All that happens comes out of one poll(2) and one table of deadlines.
  */
 #undef _POSIX_C_SOURCE
@@ -46,6 +42,9 @@
 
 #define VERSION "1.0"
 #define DIGITS "0123456789"
+#ifndef SIGWINCH
+#define SIGWINCH SIGURG
+#endif
 #define NAME_CHARS DIGITS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
 
 enum {
@@ -54,14 +53,13 @@ enum {
 	LINE_SIZE = PIPE_BUF - 64,	/* a longer log line is shown in pieces */
 	LOG_OVERLAP = 128,		/* more than what we search the log for */
 	LOG_TAIL = 8192, LAST_LINES = 10,	/* kept for when cloudflared fails */
-	LOG_READ = 65536,		/* what a pipe holds */
-	READS = 16,			/* of the log before signals get their turn */
+	LOG_READ = 65536, READS = 16,	/* what a pipe holds; until signals get a turn */
 	PAUSE_MS = 100, PROBE_MS = 100, PROBE_AGAIN_MS = 50, MESSAGE_MS = 250,
 	FAILURES = 6, RESTART_MS = 1000, RESTART_MAX_MS = 30000, STOP_EXTRA_MS = 2000,
 	EXIT_DEADLINE = 124, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127
 };
 
-struct record {			/* what others can know of a tunnel; "-" is nothing */
+struct record {		/* what others can know of a tunnel; "-" is nothing */
 	char origin[ORIGIN_SIZE], url[URL_SIZE], created[24], error[MESSAGE_SIZE];
 	long pid, group;	/* tunnel's process, cloudflared's process group or 0 */
 	long long grace_ms;
@@ -82,37 +80,32 @@ struct tunnel {
 	long long deadline[DEADLINES];	/* 0: none */
 	pid_t cloudflared, group, command_pid;	/* 0: none, or reaped */
 	bool registered, listening;	/* what -w waits for */
-	int failures;			/* in a row */
+	int failures, signals;		/* failures in a row */
 	bool ending;			/* with status, of signal if that isn't 0 */
-	int status, signal, signals;
-	int log_fd;			/* -1: closed */
-	size_t log_length, log_shown;	/* -v has shown the bytes before log_shown */
+	int status, signal;
 	char log[LOG_TAIL + LOG_READ + 1];
+	size_t log_length, log_shown;	/* -v has shown the bytes before log_shown */
 	unsigned long lost_lines;	/* that -v could not show */
-	int error_fd;			/* standard error */
-	bool terminal, progress;	/* it is one, shows that we wait */
+	bool terminal, progress;	/* standard error is one, shows that we wait */
 	char said[MESSAGE_SIZE];	/* the last message */
 	char result[RECORD_SIZE];	/* for standard output */
 	size_t result_length;
 	bool delivered;			/* standard output has taken a URL */
-	int null;			/* /dev/null, for reading */
-	int directory, record_fd;	/* of records; ours, locked; -1: none */
-	int waiter;			/* pipe to the process -b left waiting, or -1 */
+	/* descriptors, -1 for none: the log; /dev/null, for reading; standard error; of
+	 * records, and ours, which is locked; the pipe to whom -b left waiting */
+	int log_fd, null, error_fd, directory, record_fd, waiter;
 	struct record record;
 };
 
 static int signal_pipe[2];
 
-/* ---- text, time, messages ------------------------------------------------------ */
-
+/* ---- text, time, messages ---- */
 /* Replaces what could drive a terminal: C0, DEL, and C1 alone or as UTF-8. */
 static void make_printable(char *text, size_t length) {
-	unsigned char before = 0;
-	for (size_t i = 0; i < length; before = (unsigned char)text[i++]) {
-		unsigned char c = (unsigned char)text[i];
-		if (c < 0x20 || c == 0x7f ||
-		    (c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2)))
-			text[i] = '?';
+	for (unsigned char before = 0, c; length > 0; before = (unsigned char)*text++, length--) {
+		c = (unsigned char)*text;
+		bool c1 = c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2);
+		if (c < 0x20 || c == 0x7f || c1) *text = '?';
 	}
 }
 
@@ -122,8 +115,7 @@ static long long now_ms(void) {
 	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Says whether a descriptor takes PIPE_BUF bytes without making us wait any longer.
- * O_NONBLOCK is no choice, others share it. */
+/* Says whether a descriptor takes PIPE_BUF bytes at once.  Others share it: no O_NONBLOCK. */
 static bool is_writable(int fd, int wait_ms) {
 	return poll(&(struct pollfd){ fd, POLLOUT, 0 }, 1, wait_ms) == 1;
 }
@@ -184,8 +176,7 @@ static void die(struct tunnel *t, const char *what) {
 	quit(t, 1);
 }
 
-/* ---- options --------------------------------------------------------------------- */
-
+/* ---- options ---- */
 static const char help[] =
 "usage: tunnel [-bjrvw] [-c path] [-g seconds] [-t seconds] origin\n"
 "       tunnel [-vw] [-c path] [-g seconds] [-t seconds] origin command [argument ...]\n"
@@ -194,6 +185,7 @@ static const char help[] =
 "  -b  go to the background once the URL is known; print it, exit 0\n"
 "  -c  the cloudflared to run\n"
 "  -g  grace: seconds between SIGTERM and SIGKILL when stopping cloudflared (3)\n"
+"  -h  print this help; -V the version\n"
 "  -j  print a JSON record where the URL would be printed\n"
 "  -k  stop the tunnels of these origins, wait until they are gone\n"
 "  -l  list the running tunnels, or those of these origins\n"
@@ -291,8 +283,7 @@ static void check_operands(struct tunnel *t, int count, char **operands) {
 	t->command = !several && count > 1 ? operands + 1 : NULL;
 }
 
-/* ---- URL: what the log says ---------------------------------------------------------- */
-
+/* ---- URL: what the log says ---- */
 /* Returns the length of the tunnel's URL at text, or 0.  A host that ends where the text
  * does counts only if nothing will follow. */
 static size_t match_url(const char *text, bool complete) {
@@ -325,10 +316,8 @@ static const char registered[] = "Registered tunnel connection";
 static bool find_registered(const char *text) {
 	if (strstr(text, registered) != NULL) return true;
 	/* until 2022: Connection 0b3cd2b6-... registered */
-	for (; (text = strstr(text, "Connection ")) != NULL; text++) {
-		const char *end = strstr(text, " registered");
-		if (end != NULL && (size_t)(end - text) < strcspn(text, "\n"))
-			return true;
+	for (int end = 0; (text = strstr(text, "Connection ")) != NULL; text++) {
+		if (sscanf(text, "Connection %*s registered%n", &end) == 0 && end > 0) return true;
 	}
 	return false;
 }
@@ -339,7 +328,8 @@ static const char answer[] =
     "Cloudflare's answer makes no sense, which is often rate limiting: try again later";
 static const char edge[] = "Cloudflare's edge is out of reach: is port 7844 blocked by a "
     "firewall, WARP or another Zero Trust egress policy?";
-static const char network[] = "no network or no DNS: check the connection and the resolver";
+static const char network[] =
+    "no network or no DNS: check the connection and the resolver, then try again";
 
 /* Signs of a cause in the log, the surer ones first. */
 static const struct { const char *sign, *hint; } hints[] = {
@@ -367,8 +357,7 @@ static const char *choose_hint(const char *text) {
 	return NULL;
 }
 
-/* ---- log -------------------------------------------------------------------------------- */
-
+/* ---- log ---- */
 static void fail(struct tunnel *, const char *);
 
 /* Returns the log from there on as a string. */
@@ -407,10 +396,10 @@ static void show_cause(struct tunnel *t, const char *hint) {
 	if (!has(t, 'v')) t->log_shown = start;
 	show_log(t, true);
 	if (hint == NULL) hint = choose_hint(get_log(t, 0));
-	if (hint != NULL) say(t, "%s", hint);
+	if (hint == NULL) return;
+	say(t, "%s", hint);
 	start = strlen(t->record.error);
-	snprintf(t->record.error + start, MESSAGE_SIZE - start, "%s%s", hint != NULL ? "; " :
-	    "", hint != NULL ? hint : "");
+	snprintf(t->record.error + start, MESSAGE_SIZE - start, "; %s", hint);
 }
 
 /* Looks for what we wait for in the log from there on. */
@@ -447,8 +436,7 @@ static void read_log(struct tunnel *t) {
 	}
 }
 
-/* ---- cloudflared ------------------------------------------------------------------------- */
-
+/* ---- cloudflared ---- */
 /* Where it is looked for when neither PATH nor our own directory has it. */
 static const char program_directories[] = "~/.local/bin:~/bin:/usr/local/bin:"
     "/opt/homebrew/bin:/home/linuxbrew/.linuxbrew/bin:/usr/bin:/snap/bin";
@@ -480,25 +468,22 @@ static void find_cloudflared(struct tunnel *t, const char *self) {
 	char found[PATH_SIZE], here[PATH_SIZE] = "";
 	if (readlink("/proc/self/exe", here, sizeof here - 1) == -1)
 		snprintf(here, sizeof here, "%s", self);
-	char *slash = strrchr(here, '/');
-	if (slash != NULL) *slash = '\0';
+	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here : 0] = '\0';
 	if (t->program == NULL && (search(found, getenv("PATH"), "cloudflared", X_OK) ||
-	    (slash != NULL && search(found, here, "cloudflared", X_OK)) ||
+	    (here[0] != '\0' && search(found, here, "cloudflared", X_OK)) ||
 	    search(found, program_directories, "cloudflared", X_OK)))
 		t->program = found;
-	if (t->program == NULL) {
-		say(t, "cloudflared is not installed: get it from https://github.com/cloudflare"
-		    "/cloudflared/releases, or name it with -c");
-		quit(t, EXIT_NOT_FOUND);
-	}
 	/* -b leaves the working directory */
-	bool relative = t->program[0] != '/' && getcwd(here, sizeof here) != NULL;
-	if (snprintf(t->path, PATH_SIZE, "%s%s%s", relative ? here : "", relative ? "/" : "",
-	    t->program) < PATH_SIZE && access(t->path, X_OK) == 0)
-		return;		/* what can be told only by trying will be */
-	bool missing = errno == ENOENT || errno == ENOTDIR;
-	say(t, "cannot run cloudflared, %s: %s", t->path, strerror(errno));
-	quit(t, missing ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+	bool relative = t->program != NULL && t->program[0] != '/' &&
+	    getcwd(here, sizeof here) != NULL;
+	snprintf(t->path, PATH_SIZE, "%s%s%.2000s", relative ? here : "", relative ? "/" : "",
+	    t->program != NULL ? t->program : "");
+	if (access(t->path, X_OK) == 0) return;	/* the rest can be told only by trying */
+	int status = errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+	if (t->program != NULL) say(t, "cannot run %s: %s", t->path, strerror(errno));
+	else say(t, "cloudflared is not installed: get it from https://github.com/cloudflare/"
+	    "cloudflared/releases, or name it with -c");
+	quit(t, status);
 }
 
 /* Makes a pipe that no program we run inherits, and that is read without waiting. */
@@ -519,12 +504,10 @@ static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	block_signals(false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
-	int error = errno;
 	t->error_fd = 2;
-	say(t, "cannot run %s: %s", arguments[0], strerror(error));
-	/* what is there lacks its interpreter */
-	bool missing = error == ENOENT && access(arguments[0], F_OK) == -1;
-	_exit(missing ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+	say(t, "cannot run %s: %s", arguments[0], strerror(errno));
+	/* a file that is there lacks its interpreter */
+	_exit(access(arguments[0], F_OK) == -1 ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
 /* Becomes cloudflared, in the child, with its log going to this descriptor. */
@@ -621,32 +604,30 @@ static bool is_listening(const char *name) {
 	return !known;
 }
 
-/* ---- record ---------------------------------------------------------------------------- */
-
+/* ---- record ---- */
 /* The locked bytes of a record: for as long as the tunnel lives, until it has a URL. */
 enum { ALIVE, NO_URL };
 
 /* Opens the directory of the records, or says why not; -b, -k and -l quit without it. */
 static void open_directory(struct tunnel *t) {
-	char path[PATH_SIZE];
+	char path[PATH_SIZE], user[32];
 	struct stat status;
-	const char *runtime = getenv("XDG_RUNTIME_DIR"), *temporary = getenv("TMPDIR");
-	bool needed = t->waiter != -1 || has(t, 'k') || has(t, 'l');
-	if (runtime != NULL && runtime[0] != '\0')
-		snprintf(path, sizeof path, "%s/tunnel", runtime);
-	else
-		snprintf(path, sizeof path, "%s/tunnel-%ld", temporary != NULL &&
-		    temporary[0] != '\0' ? temporary : "/tmp", (long)geteuid());
+	const char *base = getenv("XDG_RUNTIME_DIR"), *warning = "warning: ";
+	snprintf(user, sizeof user, "-%ld", (long)geteuid());
+	bool runtime = base != NULL && base[0] != '\0';
+	if (!runtime) base = getenv("TMPDIR");
+	if (base == NULL || base[0] == '\0') base = "/tmp";
+	snprintf(path, sizeof path, "%s/tunnel%s", base, runtime ? "" : user);
 	if (mkdir(path, 0700) == 0 || errno == EEXIST)
 		t->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	bool known = t->directory != -1 && fstat(t->directory, &status) == 0;
-	if (known && status.st_uid == geteuid() && (status.st_mode & 0777) == 0700)
-		return;
-	say(t, "%scannot keep records in %s: %s", needed ? "" : "warning: ", path, known ?
+	if (known && status.st_uid == geteuid() && (status.st_mode & 0777) == 0700) return;
+	if (t->waiter != -1 || has(t, 'k') || has(t, 'l')) warning = "";
+	say(t, "%scannot keep records in %s: %s", warning, path, known ?
 	    "it must be yours, with mode 0700" : strerror(errno));
+	if (warning[0] == '\0') quit(t, 1);
 	close(t->directory);
 	t->directory = -1;
-	if (needed) quit(t, 1);
 }
 
 /* Opens the record of t's origin.  Returns -1 with errno, EINVAL if it isn't our file. */
@@ -667,8 +648,8 @@ static pid_t lock_record(int fd, int command, short type, int start, int count) 
 	lock.l_start = start;
 	lock.l_len = count;
 	if (fcntl(fd, command, &lock) == -1) return -1;
-	return command != F_GETLK || lock.l_type == F_UNLCK ? 0 : lock.l_pid > 0 ? lock.l_pid :
-	    -1;
+	if (command != F_GETLK || lock.l_type == F_UNLCK) return 0;
+	return lock.l_pid > 0 ? lock.l_pid : -1;
 }
 
 /* Reads a record's text.  Returns false if it isn't whole. */
@@ -754,14 +735,13 @@ static void claim_record(struct tunnel *t) {
 		}
 		wait_for_lock(fd, NO_URL, until - now_ms());
 	}
-	if (t->directory != -1 && locked == -1 && background) die(t, "lock the record");
-	if (t->directory != -1 && locked == -1)
+	if (locked == 0) t->record_fd = fd;
+	else if (background) die(t, "lock the record");
+	else if (t->directory != -1)
 		say(t, "warning: cannot lock the record of %s: %s", t->name, strerror(errno));
-	t->record_fd = locked == 0 ? fd : -1;
 }
 
-/* ---- the tunnel: what happens, and what is done about it ---------------------------------- */
-
+/* ---- the tunnel: what happens, and what is done about it ---- */
 /* Ends the tunnel: the command, cloudflared, then us.  error is for the record, or NULL. */
 static void end(struct tunnel *t, int status, const char *error) {
 	if (t->ending) return;
@@ -787,23 +767,7 @@ static void let_go(struct tunnel *t, int first, int last) {
 	close(null);
 }
 
-/* The URL is printed: lets go of whoever waits for it. */
-static void deliver(struct tunnel *t) {
-	t->delivered = true;
-	t->deadline[START] = 0;
-	if (t->waiter != -1) {
-		let_go(t, 0, 2);
-		t->terminal = false;
-		if (write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
-		close(t->waiter);
-		t->waiter = -1;
-	} else if (t->command == NULL && !has(t, 'r')) {
-		let_go(t, 1, 1);
-	}
-	if (t->terminal && t->command == NULL) say(t, "Ctrl-C to stop");
-}
-
-/* Prints the URL as far as standard output takes it. */
+/* Prints the URL as far as standard output takes it; then lets go of who waits for it. */
 static void print_url(struct tunnel *t) {
 	show_progress(t, false);
 	while (t->result_length > 0 && is_writable(1, 0)) {
@@ -814,7 +778,19 @@ static void print_url(struct tunnel *t) {
 		t->result_length -= n == -1 ? t->result_length : (size_t)n;
 		memmove(t->result, t->result + (n == -1 ? 0 : n), t->result_length);
 	}
-	if (t->result_length == 0 && !t->delivered && !t->ending) deliver(t);
+	if (t->result_length > 0 || t->delivered || t->ending) return;
+	t->delivered = true;
+	t->deadline[START] = 0;
+	if (t->waiter != -1) {
+		let_go(t, 0, 2);
+		t->terminal = false;
+		if (write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
+		close(t->waiter);
+		t->waiter = -1;
+	} else if (t->command == NULL) {
+		if (!has(t, 'r')) let_go(t, 1, 1);
+		if (t->terminal) say(t, "Ctrl-C to stop");
+	}
 }
 
 static void start_command(struct tunnel *t) {
@@ -822,11 +798,8 @@ static void start_command(struct tunnel *t) {
 	t->command_pid = fork();
 	if (t->command_pid == 0 && setenv("TUNNEL_PUBLIC_URL", t->record.url, 1) == 0)
 		become(t, t->command, true);
-	else if (t->command_pid == 0) _exit(EXIT_CANNOT_RUN);
-	if (t->command_pid == -1) {
-		t->command_pid = 0;
-		fail(t, "start the command");
-	}
+	if (t->command_pid == 0) _exit(EXIT_CANNOT_RUN);
+	if (t->command_pid == -1) fail(t, "start the command");
 	block_signals(false);
 }
 
@@ -838,13 +811,11 @@ static void announce(struct tunnel *t) {
 	    (has(t, 'w') && !(t->registered && t->listening)))
 		return;
 	time_t now = time(NULL);
-	struct tm *utc = gmtime(&now);
+	strftime(record->created, sizeof record->created, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
+	strcpy(record->error, "-");
 	t->state = UP;
 	t->failures = 0;
 	t->restart_ms = RESTART_MS;
-	strcpy(record->error, "-");
-	if (utc != NULL)
-		strftime(record->created, sizeof record->created, "%Y-%m-%dT%H:%M:%SZ", utc);
 	write_record(t);
 	lock_record(t->record_fd, F_SETLK, F_UNLCK, NO_URL, 1);
 	if (t->delivered) t->deadline[START] = 0;
@@ -860,35 +831,35 @@ static void announce(struct tunnel *t) {
 static void take_death(struct tunnel *t, int status) {
 	bool was_up = t->state == UP, expected = t->state > UP, killed = WIFSIGNALED(status);
 	int code = killed ? WTERMSIG(status) : WEXITSTATUS(status);
-	/* what become says of an exec that failed */
-	const char *own = strstr(get_log(t, 0), "cannot run ");
-	bool unusable = !expected && !was_up && !killed && code >= EXIT_CANNOT_RUN && own != NULL;
+	/* what become said, if it didn't come to an exec */
+	const char *own = strstr(get_log(t, 0), "tunnel: cannot run ");
+	bool unusable = t->state == STARTING && own != NULL && !killed && code >= EXIT_CANNOT_RUN;
 	t->state = WAITING;
 	memset(t->deadline, 0, STOP * sizeof t->deadline[0]);
 	close(t->log_fd);
 	t->log_fd = -1;
 	if (t->ending) return;
-	if (unusable)
-		say(t, "%.*s", (int)strcspn(own, "\n"), own);
-	else if (!expected)
+	if (unusable) {
+		say(t, "%.*s", (int)strcspn(own, "\n") - 8, own + 8);
+		strcpy(t->record.error, t->said);
+	} else if (!expected) {
 		say(t, "cloudflared ended (%s %d) %s%s", killed ? "signal" : "exit status",
 		    code, was_up ? "and took the tunnel along: " : "before the tunnel was there",
 		    was_up ? t->record.url : "");
-	if (!expected && !unusable) show_cause(t, NULL);
+		show_cause(t, NULL);
+	}
 	strcpy(t->record.url, "-");
 	write_record(t);
 	lock_record(t->record_fd, F_SETLK, F_WRLCK, NO_URL, 1);
 	t->failures += !was_up;
-	if (has(t, 'r') && !unusable && t->failures < FAILURES) {
-		say(t, "starting cloudflared again in %lld s", t->restart_ms / 1000);
-		t->deadline[RESTART] = now_ms() + t->restart_ms;
-		t->restart_ms = t->restart_ms < RESTART_MAX_MS / 2 ? t->restart_ms * 2 :
-		    RESTART_MAX_MS;
+	if (!has(t, 'r') || unusable || t->failures == FAILURES) {
+		end(t, unusable ? code : 1, NULL);
 		return;
 	}
-	if (has(t, 'r') && !unusable)
-		say(t, "%d failures in a row, giving up", t->failures);
-	end(t, unusable ? code : 1, unusable ? t->said : NULL);
+	say(t, "starting cloudflared again in %lld s", t->restart_ms / 1000);
+	t->deadline[RESTART] = now_ms() + t->restart_ms;
+	t->restart_ms *= 2;
+	if (t->restart_ms > RESTART_MAX_MS) t->restart_ms = RESTART_MAX_MS;
 }
 
 /* Reaps whoever has ended; as process 1 that is every orphan.  What is left of the group
@@ -917,13 +888,10 @@ static void reap(struct tunnel *t) {
 }
 
 static void take_signal(struct tunnel *t, int signal) {
+	static const char harmless[] = { SIGPIPE, SIGXFSZ, SIGURG, SIGTTIN, SIGTTOU, SIGWINCH, 0 };
 	long long before = now_ms();
-#ifdef SIGWINCH
-	if (signal == SIGWINCH) return;
-#endif
-	if (signal == SIGPIPE || signal == SIGXFSZ || signal == SIGURG || signal == SIGTTIN ||
-	    signal == SIGTTOU) {
-		return;		/* a write that fails says so */
+	if (strchr(harmless, signal) != NULL) {
+		return;
 	} else if (signal == SIGCHLD) {
 		reap(t);
 	} else if (signal == SIGTSTP) {
@@ -945,24 +913,20 @@ static void take_signal(struct tunnel *t, int signal) {
 	}
 }
 
-static void start_deadline_passed(struct tunnel *t) {
+static void take_deadline(struct tunnel *t, int which) {
 	bool no_url = t->record.url[0] == '-', no_edge = has(t, 'w') && !t->registered;
 	bool no_port = has(t, 'w') && !t->listening;
-	say(t, "no tunnel within %g s: %s%s%s%s%s", (double)t->start_ms / 1000, no_url ?
-	    "cloudflared gave no URL" : t->state == UP ? "standard output is held up" : "",
-	    !no_url && no_edge ? "Cloudflare's edge has no connection" : "",
-	    (no_url || no_edge) && no_port ? "; " : "", no_port ? "nothing is listening on " :
-	    "", no_port ? t->name : "");
-	if (no_url || no_edge) show_cause(t, no_url ? NULL : edge);
-	if (has(t, 'r') && t->delivered)
-		stop_cloudflared(t, SIGTERM);
-	else end(t, EXIT_DEADLINE, no_url || no_edge ? NULL : t->said);
-}
-
-static void take_deadline(struct tunnel *t, int which) {
 	t->deadline[which] = 0;
 	if (which == START) {
-		start_deadline_passed(t);
+		say(t, "no tunnel within %g s: %s%s%s%s", (double)t->start_ms / 1000, no_url ?
+		    "cloudflared gave no URL" : t->state == UP ? "standard output is held up" :
+		    no_edge ? "Cloudflare's edge has no connection" : "", no_port && (no_url ||
+		    no_edge) ? "; " : "", no_port ? "nothing is listening on " : "",
+		    no_port ? t->name : "");
+		strcpy(t->record.error, t->said);
+		if (no_url || no_edge) show_cause(t, no_url ? NULL : edge);
+		if (has(t, 'r') && t->delivered) stop_cloudflared(t, SIGTERM);
+		else end(t, EXIT_DEADLINE, NULL);
 	} else if (which == PAUSE) {
 		search_log(t, t->log_length < LOG_OVERLAP ? 0 : t->log_length - LOG_OVERLAP, true);
 	} else if (which == PROBE) {
@@ -1009,8 +973,7 @@ static void wait_for_events(struct tunnel *t) {
 	show_progress(t, t->terminal && !has(t, 'v') && !t->ending && t->state < UP);
 }
 
-/* ---- modes ---------------------------------------------------------------------------- */
-
+/* ---- modes ---- */
 /* A handler can do little: it leaves word. */
 static void on_signal(int signal) {
 	int error = errno;
@@ -1021,13 +984,12 @@ static void on_signal(int signal) {
 
 /* Has signals written to the pipe; those that would end or stop us not if ignored. */
 static bool catch_signals(void) {
+	static const char crashes[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, 0 };
 	struct sigaction action = { .sa_handler = on_signal }, old;
 	sigfillset(&action.sa_mask);
 	for (int signal = 1; signal <= SIGNALS; signal++) {
-		/* a crash is told, too, but only once */
-		bool crash = signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
-		    signal == SIGILL || signal == SIGTRAP || signal == SIGSYS ||
-		    signal == SIGABRT;
+		/* a crash is told, too, but only once; no SA_RESTART, so that no wait goes on */
+		bool crash = strchr(crashes, signal) != NULL;
 		action.sa_flags = SA_NOCLDSTOP | (crash ? (int)SA_RESETHAND : 0);
 		if (sigaction(signal, &action, &old) == 0 && old.sa_handler == SIG_IGN &&
 		    signal != SIGCHLD && signal != SIGCONT)
@@ -1112,8 +1074,7 @@ static void list_tunnels(struct tunnel *t, int count, char **operands) {
 	    (count = scandir(".", &entries, NULL, alphasort)) == -1))
 		die(t, "read the directory of the records");
 	for (int i = 0; i < count; i++) {
-		const char *origin = named ? operands[i] : entries[i]->d_name;
-		if (parse_origin(origin, t->origin) != NULL) continue;
+		if (parse_origin(named ? operands[i] : entries[i]->d_name, t->origin) != NULL) continue;
 		t->name = strchr(t->origin, '/') + 2;
 		int fd = open_record(t, O_RDONLY);
 		pid_t holder = read_record(fd, t->name, &record);
@@ -1133,31 +1094,30 @@ static void list_tunnels(struct tunnel *t, int count, char **operands) {
 	quit(t, status);
 }
 
-/* Ends the tunnel of t's origin and waits until it is gone; quits with a status. */
+/* Ends the tunnel of t's origin, waits until it is gone, and quits with a status. */
 static void stop_tunnel(struct tunnel *t) {
 	struct record record;
-	int fd = open_record(t, O_RDONLY);
-	pid_t holder = read_record(fd, t->name, &record);
-	long long until = now_ms() + STOP_EXTRA_MS + (holder == record.pid ? record.grace_ms :
-	    t->grace_ms);
+	int fd = open_record(t, O_RDONLY), tries = 0;
+	pid_t holder = read_record(fd, t->name, &record), now = holder;
 	if (holder > 0 && kill(holder, SIGTERM) == 0) kill(holder, SIGCONT);
-	while (holder > 0 && now_ms() < until && read_record(fd, t->name, &record) == holder)
+	long long until = now_ms() + STOP_EXTRA_MS + record.grace_ms;
+	while (holder > 0 && now_ms() < until && now == holder) {
 		wait_for_lock(fd, ALIVE, until - now_ms());
-	if (holder > 0 && read_record(fd, t->name, &record) == holder) {
+		now = read_record(fd, t->name, &record);
+	}
+	if (holder > 0 && now == holder) {
 		/* while the tunnel lives, the group that it names is its own */
 		if (record.group > 0) kill((pid_t)-record.group, SIGKILL);
 		kill(holder, SIGKILL);
 		wait_for_lock(fd, ALIVE, STOP_EXTRA_MS);
 		/* not our child, so we can't wait for it; signal 0 is none */
-		for (int i = 0; record.group > 0 && kill((pid_t)-record.group, 0) == 0 &&
-		    i < STOP_EXTRA_MS / 10; i++)
+		while (record.group > 0 && kill((pid_t)-record.group, 0) == 0 && tries++ < 200)
 			poll(NULL, 0, 10);
+		now = read_record(fd, t->name, &record);
 	}
-	if (holder != 0 && read_record(fd, t->name, &record) == holder) {
+	if (holder != 0 && now == holder)
 		say(t, "cannot stop the tunnel of %s, process %ld", t->name, (long)holder);
-		quit(t, 1);
-	}
-	quit(t, 0);
+	quit(t, holder != 0 && now == holder);
 }
 
 /* Stops the tunnels of these origins, all at a time. */
