@@ -5,11 +5,14 @@ CFLAGS ?= -O2
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHCOMPDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 PORT ?= 8080
 
 HELPERS = test/start test/listen test/flood test/lock
 
-.PHONY: all demo test lint install uninstall clean
+.PHONY: all demo test lint live fuzz faults sanitize portable coverage soak bench install uninstall dist clean
 
 all: tunnel
 
@@ -28,6 +31,10 @@ test/flood: test/flood.c
 test/lock: test/lock.c
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/lock.c
 
+test/fuzzer: test/fuzz.c tunnel.c
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	-o $@ test/fuzz.c
+
 # 127: tunnel found no cloudflared, and has said so.
 demo: all
 	@./tunnel $(PORT) || { \
@@ -43,13 +50,57 @@ test:
 lint:
 	@test/run -l
 
+fuzz:
+	@MAKE='$(MAKE)' test/fuzz
+
+# FAULTS=short makes it a sample.
+faults:
+	@test/faults
+
+sanitize:
+	@CC='$(CC)' MAKE='$(MAKE)' test/sanitize
+
+# PORTABLE=short for the gist of it.
+portable:
+	@MAKE='$(MAKE)' test/portable
+
+coverage:
+	@MAKE='$(MAKE)' test/coverage
+
+# SOAK_SECONDS, BENCH_ROUNDS and so on: see the heads of the scripts.
+soak:
+	@MAKE='$(MAKE)' test/soak
+
+bench:
+	@CC='$(CC)' test/bench
+
+# With a real cloudflared and a network; CLOUDFLARED=path says which.
+live: all
+	@test/live
+
 install: all
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
-	install -m 755 tunnel $(DESTDIR)$(BINDIR)/tunnel
-	install -m 644 tunnel.1 $(DESTDIR)$(MANDIR)/man1/tunnel.1
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)/man1" \
+	"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(FISHCOMPDIR)"
+	install -m 755 tunnel "$(DESTDIR)$(BINDIR)/tunnel"
+	install -m 644 tunnel.1 "$(DESTDIR)$(MANDIR)/man1/tunnel.1"
+	install -m 644 completions/tunnel.bash "$(DESTDIR)$(BASHCOMPDIR)/tunnel"
+	install -m 644 completions/_tunnel "$(DESTDIR)$(ZSHCOMPDIR)/_tunnel"
+	install -m 644 completions/tunnel.fish "$(DESTDIR)$(FISHCOMPDIR)/tunnel.fish"
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/tunnel $(DESTDIR)$(MANDIR)/man1/tunnel.1
+	rm -f "$(DESTDIR)$(BINDIR)/tunnel" "$(DESTDIR)$(MANDIR)/man1/tunnel.1" \
+	"$(DESTDIR)$(BASHCOMPDIR)/tunnel" "$(DESTDIR)$(ZSHCOMPDIR)/_tunnel" \
+	"$(DESTDIR)$(FISHCOMPDIR)/tunnel.fish"
+
+# What is committed, and the same bytes each time: git gives every file the time of the
+# commit and no owner, gzip -n adds no time of its own.
+dist:
+	@version=$$(git show HEAD:./tunnel.c | sed -n 's/^#define VERSION "\(.*\)"$$/\1/p') && \
+	[ "$$version" ] || { echo 'dist: this is no checkout of tunnel' >&2; exit 1; }; \
+	git diff --quiet HEAD || echo 'dist: what is not committed is left out' >&2; \
+	git -c tar.umask=022 archive --format=tar --prefix="tunnel-$$version/" \
+	-o "tunnel-$$version.tar" HEAD && \
+	gzip -9nf "tunnel-$$version.tar" && echo "tunnel-$$version.tar.gz"
 
 clean:
-	rm -f tunnel $(HELPERS)
+	rm -f tunnel $(HELPERS) test/fuzzer

@@ -60,13 +60,13 @@ enum {
 };
 
 struct record {		/* what others can know of a tunnel; "-" is nothing */
-	char origin[ORIGIN_SIZE], url[URL_SIZE], created[24], error[MESSAGE_SIZE];
+	char origin[ORIGIN_SIZE], url[URL_SIZE], created[32], error[MESSAGE_SIZE];
 	long pid, group;	/* tunnel's process, cloudflared's process group or 0 */
 	long long grace_ms;
 };
 
 struct tunnel {
-	bool options[128];		/* by their letters */
+	bool has[128];			/* options, by their letters */
 	const char *program;		/* the cloudflared asked for, or NULL */
 	char path[PATH_SIZE];		/* the one we run */
 	char origin[ORIGIN_SIZE];	/* http://localhost:8080 */
@@ -83,7 +83,7 @@ struct tunnel {
 	int failures, signals;		/* failures in a row */
 	bool ending;			/* with status, of signal if that isn't 0 */
 	int status, signal;
-	char log[LOG_TAIL + LOG_READ + 1];
+	char log[LOG_TAIL + LOG_READ + 1];	/* a string */
 	size_t log_length, log_shown;	/* -v has shown the bytes before log_shown */
 	unsigned long lost_lines;	/* that -v could not show */
 	bool terminal, progress;	/* standard error is one, shows that we wait */
@@ -97,6 +97,7 @@ struct tunnel {
 	struct record record;
 };
 
+extern char **environ;
 static int signal_pipe[2];
 
 /* ---- text, time, messages ---- */
@@ -158,10 +159,32 @@ static void block_signals(bool block) {
 	sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
+/* A handler can do little: it leaves word. */
+static void on_signal(int signal) {
+	int error = errno;
+	unsigned char byte = (unsigned char)signal;
+	while (write(signal_pipe[1], &byte, 1) == -1 && errno == EINTR) continue;
+	errno = error;
+}
+
+/* Has all signals handled so; not those that are ignored and would end or stop us, if kept. */
+static void handle_signals(void (*handler)(int), bool keep_ignored) {
+	static const char crashes[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS,
+	    SIGABRT, 0 };
+	struct sigaction action = { .sa_handler = handler }, old;
+	sigfillset(&action.sa_mask);
+	for (int signal = 1; signal <= SIGNALS; signal++) {
+		/* a crash is told but once; no SA_RESTART, so that no wait goes on */
+		bool crash = strchr(crashes, signal) != NULL;
+		action.sa_flags = SA_NOCLDSTOP | (crash ? (int)SA_RESETHAND : 0);
+		if (sigaction(signal, &action, &old) == 0 && old.sa_handler == SIG_IGN &&
+		    keep_ignored && signal != SIGCHLD && signal != SIGCONT)
+			sigaction(signal, &old, NULL);
+	}
+}
+
 /* Exits, or dies of t->signal as whoever waits for us expects; process 1 can't. */
 static void quit(struct tunnel *t, int status) {
-	if ((fflush(stdout) == EOF || ferror(stdout)) && (status = 1) != 0)
-		say(t, "cannot write to standard output: %s", strerror(errno));
 	if (t->signal != 0) {
 		sigaction(t->signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
 		block_signals(false);
@@ -174,6 +197,23 @@ static void quit(struct tunnel *t, int status) {
 static void die(struct tunnel *t, const char *what) {
 	say(t, "cannot %s: %s", what, strerror(errno));
 	quit(t, 1);
+}
+
+/* Prints a line to standard output, or quits; for where we may wait. */
+static void print(struct tunnel *t, const char *text) {
+	char line[RECORD_SIZE];
+	int length = snprintf(line, sizeof line, "%s\n", text);
+	for (ssize_t n, done = 0; done < length; done += n > 0 ? n : 0) {
+		n = write(1, line + done, (size_t)(length - done));
+		if (n == -1 && errno != EINTR && (errno != EAGAIN || !is_writable(1, -1)))
+			die(t, "write to standard output");
+	}
+}
+
+/* Prints it, and quits. */
+static void answer_with(struct tunnel *t, const char *text) {
+	print(t, text);
+	quit(t, 0);
 }
 
 /* ---- options ---- */
@@ -223,15 +263,21 @@ static const char *parse_origin(const char *text, char url[ORIGIN_SIZE]) {
 /* Reads decimal seconds, 0 to 86400.  Returns milliseconds, rounded up, or -1. */
 static long long parse_seconds(const char *text) {
 	size_t whole = strspn(text, DIGITS), point = text[whole] == '.';
-	size_t part = strspn(text + whole + point, DIGITS);
-	if (whole < 1 || whole > 9 || part < point || text[whole + point + part] != '\0')
-		return -1;
-	double ms = strtod(text, NULL) * 1000;
-	return ms <= 86400 * 1000.0 ? (long long)(ms + 0.999) : -1;
+	const char *part = text + whole + point;
+	size_t digits = strspn(part, DIGITS);
+	if (whole < 1 || whole > 9 || digits < point || part[digits] != '\0') return -1;
+	long long ms = atoll(text) * 1000, unit = 100;
+	for (size_t i = 0; i < digits; i++, unit /= 10) ms += (part[i] - '0') * unit;
+	ms += digits > 3 && strspn(part + 3, "0") < digits - 3;
+	return ms <= 86400 * 1000 ? ms : -1;
 }
 
-static bool has(const struct tunnel *t, char option) {
-	return t->options[(int)option];
+/* Writes milliseconds as decimal seconds; floating point would double a static program. */
+static const char *format_seconds(char text[32], long long ms) {
+	int length = snprintf(text, 32, "%lld.%03d", ms / 1000, (int)(ms % 1000));
+	while (text[length - 1] == '0') text[--length] = '\0';
+	if (text[length - 1] == '.') text[length - 1] = '\0';
+	return text;
 }
 
 static void refuse(struct tunnel *t, const char *what, const char *argument) {
@@ -252,9 +298,8 @@ static void take_options(struct tunnel *t, int argc, char **argv) {
 		char option[] = { '-', (char)optopt, '\0' };
 		const char *word = letter == '?' && optopt == '-' && optind < argc ?
 		    argv[optind] : option;
-		if (letter == 'h' || strcmp(word, "--help") == 0) quit(t, puts(help) == EOF);
-		if (letter == 'V' || strcmp(word, "--version") == 0)
-			quit(t, puts("tunnel " VERSION) == EOF);
+		if (letter == 'h' || strcmp(word, "--help") == 0) answer_with(t, help);
+		if (letter == 'V' || strcmp(word, "--version") == 0) answer_with(t, "tunnel " VERSION);
 		if (letter == ':') refuse(t, "an argument is missing after", word);
 		if (letter == '?' || letter == '+') refuse(t, "unknown option", word);
 		if (letter == 'c') t->program = optarg;
@@ -262,22 +307,22 @@ static void take_options(struct tunnel *t, int argc, char **argv) {
 		if (letter == 't') t->start_ms = parse_seconds(optarg);
 		if (t->grace_ms == -1 || t->start_ms == -1)
 			refuse(t, "not a number of seconds from 0 to 86400", optarg);
-		t->options[letter] = true;
+		t->has[letter] = true;
 	}
 }
 
 /* Sees to it that options and operands go together. */
 static void check_operands(struct tunnel *t, int count, char **operands) {
-	bool several = has(t, 'l') || has(t, 'k');
-	const char *fitting = has(t, 'l') ? "lj" : has(t, 'k') ? "k" :
+	bool several = t->has['l'] || t->has['k'];
+	const char *fitting = t->has['l'] ? "lj" : t->has['k'] ? "k" :
 	    count > 1 ? "cgtvw" : "bcgjrtvw";
 	if (count > 1 && operands[1][0] == '-')
 		refuse(t, "options go before the origin", operands[1]);
 	for (char option[] = "-a"; option[1] <= 'z'; option[1]++) {
-		if (has(t, option[1]) && strchr(fitting, option[1]) == NULL)
+		if (t->has[(int)option[1]] && strchr(fitting, option[1]) == NULL)
 			refuse(t, "does not go with -k, -l or a command", option);
 	}
-	if (count == 0 && !has(t, 'l')) refuse(t, "an origin is missing, such as", "8080");
+	if (count < 1 && !t->has['l']) refuse(t, "an origin is missing, such as", "8080");
 	for (int i = several ? count : count > 0; i > 0; i--)
 		take_origin(t, operands[i - 1]);
 	t->command = !several && count > 1 ? operands + 1 : NULL;
@@ -316,8 +361,9 @@ static const char registered[] = "Registered tunnel connection";
 static bool find_registered(const char *text) {
 	if (strstr(text, registered) != NULL) return true;
 	/* until 2022: Connection 0b3cd2b6-... registered */
-	for (int end = 0; (text = strstr(text, "Connection ")) != NULL; text++) {
-		if (sscanf(text, "Connection %*s registered%n", &end) == 0 && end > 0) return true;
+	for (; (text = strstr(text, "Connection ")) != NULL; text++) {
+		const char *end = strstr(text, " registered");
+		if (end != NULL && (size_t)(end - text) < strcspn(text, "\n")) return true;
 	}
 	return false;
 }
@@ -360,18 +406,10 @@ static const char *choose_hint(const char *text) {
 /* ---- log ---- */
 static void fail(struct tunnel *, const char *);
 
-/* Returns the log from there on as a string. */
-static char *get_log(struct tunnel *t, size_t from) {
-	t->log[t->log_length] = '\0';
-	for (char *c = t->log + from; (c += strlen(c)) < t->log + t->log_length; )
-		*c = '?';
-	return t->log + from;
-}
-
 /* Shows the lines that are whole, or too long to wait for their end, or all. */
 static void show_log(struct tunnel *t, bool all) {
 	static const char start[] = "cloudflared: ";
-	char lost[64], *text = get_log(t, t->log_shown);
+	char lost[64], *text = t->log + t->log_shown;
 	while (*text != '\0') {
 		size_t size = strcspn(text, "\n");
 		bool whole = text[size] == '\n' && size <= LINE_SIZE;
@@ -393,9 +431,9 @@ static void show_cause(struct tunnel *t, const char *hint) {
 	while (start > 0 && (t->log[start - 1] != '\n' || start == t->log_length ||
 	    ++lines < LAST_LINES))
 		start--;
-	if (!has(t, 'v')) t->log_shown = start;
+	if (!t->has['v']) t->log_shown = start;
 	show_log(t, true);
-	if (hint == NULL) hint = choose_hint(get_log(t, 0));
+	if (hint == NULL) hint = choose_hint(t->log);
 	if (hint == NULL) return;
 	say(t, "%s", hint);
 	start = strlen(t->record.error);
@@ -404,9 +442,9 @@ static void show_cause(struct tunnel *t, const char *hint) {
 
 /* Looks for what we wait for in the log from there on. */
 static void search_log(struct tunnel *t, size_t from, bool complete) {
-	const char *text = get_log(t, from), *url;
+	const char *text = t->log + from, *url;
 	size_t length;
-	t->registered = t->registered || (has(t, 'w') && find_registered(text));
+	t->registered = t->registered || (t->has['w'] && find_registered(text));
 	if (t->record.url[0] != '-') return;
 	t->deadline[PAUSE] = 0;
 	if ((url = find_url(text, complete, &length)) != NULL)
@@ -418,20 +456,24 @@ static void search_log(struct tunnel *t, size_t from, bool complete) {
 /* Reads what the pipe holds, but for so long only that signals get their turn. */
 static void read_log(struct tunnel *t) {
 	for (int reads = 0; reads < READS && t->log_fd != -1; reads++) {
-		ssize_t n = read(t->log_fd, t->log + t->log_length, LOG_READ);
+		size_t from = t->log_length < LOG_OVERLAP ? 0 : t->log_length - LOG_OVERLAP;
+		char *fresh = t->log + t->log_length, *nul;
+		ssize_t n = read(t->log_fd, fresh, LOG_READ);
 		if (n == -1 && (errno == EAGAIN || errno == EINTR)) break;
 		if (n == -1) fail(t, "read cloudflared's log");
-		if (n <= 0) {
+		size_t size = n > 0 ? (size_t)n : 0;
+		if (size == 0) {
 			close(t->log_fd);
 			t->log_fd = -1;
 		}
-		size_t from = t->log_length < LOG_OVERLAP ? 0 : t->log_length - LOG_OVERLAP;
-		t->log_length += n > 0 ? (size_t)n : 0;
-		if (t->state == STARTING) search_log(t, from, n <= 0);
-		if (has(t, 'v')) show_log(t, n <= 0);
+		while ((nul = memchr(fresh, '\0', size)) != NULL) *nul = '?';
+		fresh[size] = '\0';
+		t->log_length += size;
+		if (t->state == STARTING) search_log(t, from, size == 0);
+		if (t->has['v']) show_log(t, size == 0);
 		size_t old = t->log_length > LOG_TAIL ? t->log_length - LOG_TAIL : 0;
 		t->log_length -= old;
-		memmove(t->log, t->log + old, t->log_length);
+		memmove(t->log, t->log + old, t->log_length + 1);
 		t->log_shown -= t->log_shown < old ? t->log_shown : old;
 	}
 }
@@ -495,12 +537,7 @@ static bool make_pipe(int ends[2]) {
 
 /* Becomes a program, in a child; why it can't is told on standard error. */
 static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
-	struct sigaction old;
-	for (int signal = 1; signal <= SIGNALS; signal++) {
-		if (sigaction(signal, &(struct sigaction){ .sa_handler = SIG_DFL }, &old) == 0 &&
-		    old.sa_handler == SIG_IGN && keep_ignored)
-			sigaction(signal, &old, NULL);
-	}
+	handle_signals(SIG_DFL, keep_ignored);
 	block_signals(false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
@@ -510,9 +547,23 @@ static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	_exit(access(arguments[0], F_OK) == -1 ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
+static size_t count_variables(void) {
+	size_t count = 0;
+	while (environ[count] != NULL) count++;
+	return count;
+}
+
+/* Sets NAME=VALUE in environ, which has room for it: setenv would bring malloc along. */
+static void set_variable(char *variable) {
+	size_t i = 0, name = strcspn(variable, "=") + 1;
+	while (environ[i] != NULL && strncmp(environ[i], variable, name) != 0) i++;
+	if (environ[i] == NULL) environ[i + 1] = NULL;
+	environ[i] = variable;
+}
+
 /* Becomes cloudflared, in the child, with its log going to this descriptor. */
 static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
-	char grace[32], config[PATH_SIZE];
+	char grace[64], seconds[32], config[PATH_SIZE];
 	const char *level = getenv("TUNNEL_LOGLEVEL");
 	bool configured = search(config, config_directories, "config.yml", F_OK) ||
 	    search(config, config_directories, "config.yaml", F_OK);
@@ -520,20 +571,24 @@ static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
 	    configured ? "--config" : NULL, "/dev/null", NULL };
 	/* it should end before we kill it; three minutes are the most it takes */
 	long long ms = t->grace_ms < 1000 ? t->grace_ms / 2 : t->grace_ms - 500;
-	snprintf(grace, sizeof grace, "%gs", ms < 180000 ? (double)ms / 1000 : 180.0);
-	int failed = setenv("TUNNEL_GRACE_PERIOD", grace, 0);
+	snprintf(grace, sizeof grace, "TUNNEL_GRACE_PERIOD=%ss",
+	    format_seconds(seconds, ms < 180000 ? ms : 180000));
+	char *variables[count_variables() + 4];
+	environ = memcpy(variables, environ, (count_variables() + 1) * sizeof environ[0]);
+	if (getenv("TUNNEL_GRACE_PERIOD") == NULL) set_variable(grace);
 	/* an update would restart it under a new URL */
-	failed |= setenv("NO_AUTOUPDATE", "true", 0);
+	if (getenv("NO_AUTOUPDATE") == NULL) set_variable("NO_AUTOUPDATE=true");
 	/* these levels hide the URL */
 	if (level != NULL && (strcasecmp(level, "warn") == 0 || strcasecmp(level, "error") == 0
 	    || strcasecmp(level, "fatal") == 0 || strcasecmp(level, "panic") == 0))
-		failed |= setenv("TUNNEL_LOGLEVEL", "info", 1);
+		set_variable("TUNNEL_LOGLEVEL=info");
+	int done = 0;
 #if defined(__linux__)
-	failed |= prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
+	done = prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
 #elif defined(__FreeBSD__)
-	failed |= procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &(int){ SIGTERM });
+	done = procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &(int){ SIGTERM });
 #endif
-	if (failed == 0 && getppid() == parent && setpgid(0, 0) == 0 && dup2(log, 2) != -1 &&
+	if (done == 0 && getppid() == parent && setpgid(0, 0) == 0 && dup2(log, 2) != -1 &&
 	    dup2(log, 1) != -1 && dup2(t->null, 0) != -1)
 		become(t, arguments, false);
 	_exit(EXIT_CANNOT_RUN);
@@ -551,14 +606,16 @@ static void start_cloudflared(struct tunnel *t) {
 	close(log[1]);
 	t->log_fd = log[0];
 	t->log_length = t->log_shown = 0;
+	t->log[0] = '\0';
 	if (child == -1) return;
 	/* it does so itself; whoever comes first, no signal misses the group */
 	setpgid(child, child);
 	t->record.group = (long)(t->cloudflared = t->group = child);
 	t->state = STARTING;
 	t->registered = t->listening = false;
-	t->deadline[START] = t->start_ms > 0 ? now_ms() + t->start_ms : 0;
-	t->deadline[PROBE] = has(t, 'w') || !t->delivered ? now_ms() : 0;
+	memset(t->deadline, 0, sizeof t->deadline);
+	if (t->start_ms > 0) t->deadline[START] = now_ms() + t->start_ms;
+	if (t->has['w'] || (!t->delivered && t->failures == 0)) t->deadline[PROBE] = now_ms();
 }
 
 /* Sends SIGTERM, with a deadline, or SIGKILL to what we have started. */
@@ -622,7 +679,7 @@ static void open_directory(struct tunnel *t) {
 		t->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	bool known = t->directory != -1 && fstat(t->directory, &status) == 0;
 	if (known && status.st_uid == geteuid() && (status.st_mode & 0777) == 0700) return;
-	if (t->waiter != -1 || has(t, 'k') || has(t, 'l')) warning = "";
+	if (t->waiter != -1 || t->has['k'] || t->has['l']) warning = "";
 	say(t, "%scannot keep records in %s: %s", warning, path, known ?
 	    "it must be yours, with mode 0700" : strerror(errno));
 	if (warning[0] == '\0') quit(t, 1);
@@ -652,11 +709,24 @@ static pid_t lock_record(int fd, int command, short type, int start, int count) 
 	return lock.l_pid > 0 ? lock.l_pid : -1;
 }
 
-/* Reads a record's text.  Returns false if it isn't whole. */
-static bool parse_record(const char *text, struct record *record) {
-	return sscanf(text, "%265s %95s %23s %9ld %9ld %9lld %1023[^\n]", record->origin,
-	    record->url, record->created, &record->pid, &record->group, &record->grace_ms,
-	    record->error) == 7 && strchr(record->origin, '/') != NULL && record->pid > 0;
+/* Reads a record's text, which it cuts into fields.  Returns false if it isn't whole. */
+static bool parse_record(char *text, struct record *record) {
+	char *field[7];
+	for (int i = 0; i < 7; i++) {
+		field[i] = text;
+		text += strcspn(text, i < 6 ? " " : "\n");
+		if (*text == '\0') return false;
+		*text++ = '\0';
+		make_printable(field[i], strlen(field[i]));
+	}
+	snprintf(record->origin, ORIGIN_SIZE, "%s", field[0]);
+	snprintf(record->url, URL_SIZE, "%s", field[1]);
+	snprintf(record->created, sizeof record->created, "%s", field[2]);
+	snprintf(record->error, MESSAGE_SIZE, "%s", field[6]);
+	record->pid = atol(field[3]);
+	record->group = atol(field[4]);
+	record->grace_ms = atol(field[5]);
+	return strchr(record->origin, '/') != NULL && record->pid > 0;
 }
 
 /* Reads a record.  Returns the process of the tunnel that holds it, 0 if none does, -1 if
@@ -667,7 +737,6 @@ static pid_t read_record(int fd, const char *name, struct record *record) {
 	pid_t holder = fd == -1 ? 0 : lock_record(fd, F_GETLK, F_RDLCK, ALIVE, 1);
 	ssize_t length = fd == -1 ? 0 : pread(fd, text, sizeof text - 1, 0);
 	text[length > 0 ? length : 0] = '\0';
-	make_printable(text, strlen(text));
 	if (!parse_record(text, record) || (holder != 0 && holder != record->pid) ||
 	    strcmp(strchr(record->origin, '/') + 2, name) != 0)
 		*record = (struct record){ .url = "-", .error = "-" };
@@ -696,7 +765,7 @@ static const char *get_result(struct tunnel *t, const struct record *record, cha
 	    "\"url\":\"%s\",\"hostname\":\"%s\",\"createdAt\":\"%s\",\"pid\":%ld}", id,
 	    record->origin, strrchr(record->origin, ':') + 1, record->url,
 	    record->url + strlen("https://"), record->created, record->pid);
-	return has(t, 'j') ? text : record->url;
+	return t->has['j'] ? text : record->url;
 }
 
 /* SIGALRM's: lets a wait for a lock fail, even one that begins after the signal. */
@@ -727,7 +796,7 @@ static void claim_record(struct tunnel *t) {
 		pid_t holder = read_record(fd, t->name, &record);
 		bool up = record.url[0] != '-';
 		if (background && holder != 0 && up)
-			quit(t, puts(get_result(t, &record, text)) == EOF);
+			answer_with(t, get_result(t, &record, text));
 		if ((holder != 0 && !background) || now_ms() >= until) {
 			say(t, "a tunnel of %s runs already: process %ld, %s (tunnel -k %s stops it)",
 			    t->name, (long)holder, up ? record.url : "no URL yet", t->name);
@@ -742,20 +811,20 @@ static void claim_record(struct tunnel *t) {
 }
 
 /* ---- the tunnel: what happens, and what is done about it ---- */
-/* Ends the tunnel: the command, cloudflared, then us.  error is for the record, or NULL. */
-static void end(struct tunnel *t, int status, const char *error) {
+/* Ends the tunnel: the command, cloudflared, then us. */
+static void end(struct tunnel *t, int status) {
 	if (t->ending) return;
 	t->ending = true;
 	t->status = status;
 	memset(t->deadline, 0, STOP * sizeof t->deadline[0]);
-	if (error != NULL) strcpy(t->record.error, error);
 	if (t->state < STOPPING) stop_cloudflared(t, SIGTERM);
 }
 
 /* Ends the tunnel because of errno. */
 static void fail(struct tunnel *t, const char *what) {
 	say(t, "cannot %s: %s", what, strerror(errno));
-	end(t, 1, t->said);
+	if (!t->ending) strcpy(t->record.error, t->said);
+	end(t, 1);
 }
 
 /* Points descriptors at the null device, so that nobody waits for us to close them. */
@@ -769,7 +838,6 @@ static void let_go(struct tunnel *t, int first, int last) {
 
 /* Prints the URL as far as standard output takes it; then lets go of who waits for it. */
 static void print_url(struct tunnel *t) {
-	show_progress(t, false);
 	while (t->result_length > 0 && is_writable(1, 0)) {
 		ssize_t n = write(1, t->result, t->result_length);
 		if (n == -1 && (errno == EINTR || errno == EAGAIN)) return;
@@ -788,19 +856,36 @@ static void print_url(struct tunnel *t) {
 		close(t->waiter);
 		t->waiter = -1;
 	} else if (t->command == NULL) {
-		if (!has(t, 'r')) let_go(t, 1, 1);
+		if (!t->has['r']) let_go(t, 1, 1);
 		if (t->terminal) say(t, "Ctrl-C to stop");
 	}
 }
 
 static void start_command(struct tunnel *t) {
+	char url[URL_SIZE + 32], *variables[count_variables() + 2];
 	block_signals(true);
 	t->command_pid = fork();
-	if (t->command_pid == 0 && setenv("TUNNEL_PUBLIC_URL", t->record.url, 1) == 0)
+	if (t->command_pid == 0) {
+		environ = memcpy(variables, environ, (count_variables() + 1) * sizeof environ[0]);
+		snprintf(url, sizeof url, "TUNNEL_PUBLIC_URL=%s", t->record.url);
+		set_variable(url);
 		become(t, t->command, true);
-	if (t->command_pid == 0) _exit(EXIT_CANNOT_RUN);
+	}
 	if (t->command_pid == -1) fail(t, "start the command");
 	block_signals(false);
+}
+
+/* Writes a time as 2026-11-21T01:58:36Z; strftime is larger than all of us. */
+static void format_time(char text[32], time_t time) {
+	/* days since a March 1 that begins 400 years, whose leap days end a year */
+	long days = (long)(time / 86400) + 719468, century = days / 146097 * 4;
+	int second = (int)(time % 86400), day = (int)(days % 146097);
+	int year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+	day -= 365 * year + year / 4 - year / 100;
+	int month = (5 * day + 2) / 153;
+	snprintf(text, 32, "%04d-%02d-%02dT%02d:%02d:%02dZ", (int)century * 100 + year +
+	    (month > 9), month < 10 ? month + 3 : month - 9, day - (153 * month + 2) / 5 + 1,
+	    second / 3600, second / 60 % 60, second % 60);
 }
 
 /* Makes the URL known, once there is all that was asked for. */
@@ -808,11 +893,12 @@ static void announce(struct tunnel *t) {
 	struct record *record = &t->record;
 	char text[RECORD_SIZE];
 	if (t->state != STARTING || t->ending || record->url[0] == '-' ||
-	    (has(t, 'w') && !(t->registered && t->listening)))
+	    (t->has['w'] && !(t->registered && t->listening)))
 		return;
 	time_t now = time(NULL);
-	strftime(record->created, sizeof record->created, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
+	format_time(record->created, now);
 	strcpy(record->error, "-");
+	show_progress(t, false);
 	t->state = UP;
 	t->failures = 0;
 	t->restart_ms = RESTART_MS;
@@ -832,10 +918,10 @@ static void take_death(struct tunnel *t, int status) {
 	bool was_up = t->state == UP, expected = t->state > UP, killed = WIFSIGNALED(status);
 	int code = killed ? WTERMSIG(status) : WEXITSTATUS(status);
 	/* what become said, if it didn't come to an exec */
-	const char *own = strstr(get_log(t, 0), "tunnel: cannot run ");
+	const char *own = strstr(t->log, "tunnel: cannot run ");
 	bool unusable = t->state == STARTING && own != NULL && !killed && code >= EXIT_CANNOT_RUN;
 	t->state = WAITING;
-	memset(t->deadline, 0, STOP * sizeof t->deadline[0]);
+	if (!t->ending) memset(t->deadline, 0, sizeof t->deadline);
 	close(t->log_fd);
 	t->log_fd = -1;
 	if (t->ending) return;
@@ -852,8 +938,8 @@ static void take_death(struct tunnel *t, int status) {
 	write_record(t);
 	lock_record(t->record_fd, F_SETLK, F_WRLCK, NO_URL, 1);
 	t->failures += !was_up;
-	if (!has(t, 'r') || unusable || t->failures == FAILURES) {
-		end(t, unusable ? code : 1, NULL);
+	if (!t->has['r'] || unusable || t->failures == FAILURES) {
+		end(t, unusable ? code : 1);
 		return;
 	}
 	say(t, "starting cloudflared again in %lld s", t->restart_ms / 1000);
@@ -881,7 +967,7 @@ static void reap(struct tunnel *t) {
 		} else if (waitpid(pid, &status, 0) == pid && pid == t->command_pid) {
 			t->command_pid = 0;
 			end(t, WIFSIGNALED(status) ? 128 + WTERMSIG(status) :
-			    WEXITSTATUS(status), NULL);
+			    WEXITSTATUS(status));
 		}
 		info.si_pid = 0;
 	}
@@ -906,32 +992,36 @@ static void take_signal(struct tunnel *t, int signal) {
 		/* the terminal sends it the others itself */
 		if (signal != SIGINT && signal != SIGQUIT) kill(t->command_pid, signal);
 	} else if (t->signals++ == 0) {
-		t->signal = t->ending ? 0 : signal;
-		end(t, 128 + signal, NULL);
+		if (!t->ending) {
+			t->signal = signal;
+			strcpy(t->record.error, "-");
+		}
+		end(t, 128 + signal);
 	} else {
 		stop_cloudflared(t, SIGKILL);
 	}
 }
 
 static void take_deadline(struct tunnel *t, int which) {
-	bool no_url = t->record.url[0] == '-', no_edge = has(t, 'w') && !t->registered;
-	bool no_port = has(t, 'w') && !t->listening;
+	bool no_url = t->record.url[0] == '-', no_edge = t->has['w'] && !t->registered;
+	bool no_port = t->has['w'] && !t->listening;
+	char seconds[32];
 	t->deadline[which] = 0;
 	if (which == START) {
-		say(t, "no tunnel within %g s: %s%s%s%s", (double)t->start_ms / 1000, no_url ?
+		say(t, "no tunnel within %s s: %s%s%s%s", format_seconds(seconds, t->start_ms), no_url ?
 		    "cloudflared gave no URL" : t->state == UP ? "standard output is held up" :
 		    no_edge ? "Cloudflare's edge has no connection" : "", no_port && (no_url ||
 		    no_edge) ? "; " : "", no_port ? "nothing is listening on " : "",
 		    no_port ? t->name : "");
 		strcpy(t->record.error, t->said);
 		if (no_url || no_edge) show_cause(t, no_url ? NULL : edge);
-		if (has(t, 'r') && t->delivered) stop_cloudflared(t, SIGTERM);
-		else end(t, EXIT_DEADLINE, NULL);
+		if (t->has['r'] && t->delivered) stop_cloudflared(t, SIGTERM);
+		else end(t, EXIT_DEADLINE);
 	} else if (which == PAUSE) {
 		search_log(t, t->log_length < LOG_OVERLAP ? 0 : t->log_length - LOG_OVERLAP, true);
 	} else if (which == PROBE) {
 		t->listening = is_listening(t->name);
-		if (!t->listening && has(t, 'w'))
+		if (!t->listening && t->has['w'])
 			t->deadline[PROBE] = now_ms() + PROBE_AGAIN_MS;
 		else if (!t->listening)
 			say(t, "warning: nothing is listening on %s yet", t->name);
@@ -944,7 +1034,7 @@ static void take_deadline(struct tunnel *t, int which) {
 
 /* Waits until something happens, and does what there is to do about it. */
 static void wait_for_events(struct tunnel *t) {
-	bool out = t->result_length > 0, watched = out || (has(t, 'r') && t->delivered);
+	bool out = t->result_length > 0, watched = out || (t->has['r'] && t->delivered);
 	long long next = LLONG_MAX;
 	struct pollfd polled[] = { { t->log_fd, POLLIN, 0 }, { signal_pipe[0], POLLIN, 0 },
 	    { watched ? 1 : -1, out ? POLLOUT : 0, 0 }, { t->waiter, 0, 0 } };
@@ -964,51 +1054,33 @@ static void wait_for_events(struct tunnel *t) {
 		print_url(t);
 	else if (polled[2].revents != 0)
 		let_go(t, 1, 1);	/* its reader is gone */
-	if (polled[3].revents != 0 && t->waiter != -1)
-		end(t, 1, NULL);	/* killed: nobody wants us any more */
+	if (polled[3].revents != 0 && t->waiter != -1) {
+		close(t->waiter);	/* killed: nobody wants us any more */
+		t->waiter = -1;
+		end(t, 1);
+	}
 	for (int i = 0; i < DEADLINES; i++) {
 		if (t->deadline[i] > 0 && t->deadline[i] <= now_ms()) take_deadline(t, i);
 	}
 	announce(t);
-	show_progress(t, t->terminal && !has(t, 'v') && !t->ending && t->state < UP);
+	show_progress(t, t->terminal && !t->has['v'] && !t->ending && t->state < UP);
 }
 
 /* ---- modes ---- */
-/* A handler can do little: it leaves word. */
-static void on_signal(int signal) {
-	int error = errno;
-	unsigned char byte = (unsigned char)signal;
-	while (write(signal_pipe[1], &byte, 1) == -1 && errno == EINTR) continue;
-	errno = error;
-}
-
-/* Has signals written to the pipe; those that would end or stop us not if ignored. */
-static bool catch_signals(void) {
-	static const char crashes[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, 0 };
-	struct sigaction action = { .sa_handler = on_signal }, old;
-	sigfillset(&action.sa_mask);
-	for (int signal = 1; signal <= SIGNALS; signal++) {
-		/* a crash is told, too, but only once; no SA_RESTART, so that no wait goes on */
-		bool crash = strchr(crashes, signal) != NULL;
-		action.sa_flags = SA_NOCLDSTOP | (crash ? (int)SA_RESETHAND : 0);
-		if (sigaction(signal, &action, &old) == 0 && old.sa_handler == SIG_IGN &&
-		    signal != SIGCHLD && signal != SIGCONT)
-			sigaction(signal, &old, NULL);
-	}
-	return make_pipe(signal_pipe) && fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) != -1;
-}
-
 /* Runs the tunnel until its end. */
 static void run_tunnel(struct tunnel *t) {
 	claim_record(t);
 	block_signals(true);
-	if (!catch_signals() || (t->waiter != -1 && chdir("/") == -1)) die(t, "start");
+	handle_signals(on_signal, true);
+	if (!make_pipe(signal_pipe) || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1 ||
+	    (t->waiter != -1 && chdir("/") == -1))
+		die(t, "start");
 	block_signals(false);
 #ifdef PR_SET_CHILD_SUBREAPER
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);	/* so that stragglers become ours */
 #endif
 	/* a terminal that is held up can't block us through a description of our own */
-	const char *name = t->terminal && has(t, 'v') && t->waiter == -1 ? ttyname(2) : NULL;
+	const char *name = t->terminal && t->has['v'] && t->waiter == -1 ? ttyname(2) : NULL;
 	int fd = name == NULL ? -1 : open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	t->error_fd = fd != -1 ? fd : 2;
 	t->record = (struct record){ .url = "-", .created = "-", .error = "-", .pid = getpid(),
@@ -1017,24 +1089,40 @@ static void run_tunnel(struct tunnel *t) {
 	start_cloudflared(t);
 	write_record(t);
 	/* the group counts until it is empty */
-	while (!t->ending || t->cloudflared != 0 || t->command_pid != 0 || waitid(P_PGID,
-	    (id_t)t->group, &(siginfo_t){ 0 }, WEXITED | WNOHANG | WNOWAIT) == 0)
+	while (!t->ending || t->cloudflared != 0 || t->command_pid != 0 || (t->group != 0 &&
+	    waitid(P_PGID, (id_t)t->group, &(siginfo_t){ 0 }, WEXITED | WNOHANG | WNOWAIT) == 0))
 		wait_for_events(t);
+	t->state = WAITING;
 	strcpy(t->record.url, "-");
 	write_record(t);
 	quit(t, t->status);
 }
 
-/* Waits, all signals blocked, for the child to have the URL out; passes signals on. */
-static void wait_for_background(struct tunnel *t, pid_t child, int ready) {
-	sigset_t all;
-	int signal, status = 0;
+/* Runs the tunnel in a child, and waits until that has the URL out, passing signals on. */
+static void run_in_background(struct tunnel *t) {
+	int ready[2], signal, status = 0;
 	ssize_t size = -1;
 	char byte;
+	sigset_t all;
 	sigfillset(&all);
+	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	block_signals(true);
+	pid_t child = make_pipe(ready) ? fork() : -1;
+	if (child == -1) die(t, "go to the background");
+	if (child == 0) {
+		/* the caller's locks and pipes are none of a long life's business */
+		for (int fd = 3; fd < DESCRIPTORS; fd++) {
+			if (fd != t->null && fd != ready[1]) close(fd);
+		}
+		t->waiter = ready[1];
+		setsid();
+		block_signals(false);
+		run_tunnel(t);
+	}
+	close(ready[1]);
 	while (size == -1 && sigwait(&all, &signal) == 0) {
 		if (signal == SIGCHLD)
-			size = read(ready, &byte, 1);
+			size = read(ready[0], &byte, 1);
 		else kill(child, signal);
 		if (signal == SIGTSTP) raise(SIGSTOP);
 	}
@@ -1043,47 +1131,27 @@ static void wait_for_background(struct tunnel *t, pid_t child, int ready) {
 	quit(t, t->signal != 0 ? 128 + t->signal : WEXITSTATUS(status));
 }
 
-static void run_in_background(struct tunnel *t) {
-	int ready[2];
-	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
-	block_signals(true);
-	pid_t child = make_pipe(ready) ? fork() : -1;
-	if (child == -1) die(t, "go to the background");
-	if (child > 0) {
-		close(ready[1]);
-		wait_for_background(t, child, ready[0]);
-	}
-	/* the caller's locks and pipes are none of a long life's business */
-	for (int fd = 3; fd < DESCRIPTORS; fd++) {
-		if (fd != t->null && fd != ready[1]) close(fd);
-	}
-	t->waiter = ready[1];
-	setsid();
-	block_signals(false);
-	run_tunnel(t);
-}
-
 /* Prints the tunnels of these origins, or of all. */
 static void list_tunnels(struct tunnel *t, int count, char **operands) {
-	struct dirent **entries = NULL;
+	struct dirent *entry = NULL;
+	DIR *all = NULL;
 	struct record record;
 	char text[RECORD_SIZE];
 	int status = 0, named = count;
 	open_directory(t);
-	if (named == 0 && (fchdir(t->directory) == -1 ||
-	    (count = scandir(".", &entries, NULL, alphasort)) == -1))
+	if (named == 0 && (all = fdopendir(t->directory)) == NULL)
 		die(t, "read the directory of the records");
-	for (int i = 0; i < count; i++) {
-		if (parse_origin(named ? operands[i] : entries[i]->d_name, t->origin) != NULL) continue;
+	for (int i = 0; named ? i < count : (entry = readdir(all)) != NULL; i++) {
+		if (parse_origin(named ? operands[i] : entry->d_name, t->origin) != NULL) continue;
 		t->name = strchr(t->origin, '/') + 2;
 		int fd = open_record(t, O_RDONLY);
 		pid_t holder = read_record(fd, t->name, &record);
 		bool up = holder != 0 && record.url[0] != '-', failed = record.error[0] != '-';
 		close(fd);
-		if (up && has(t, 'j'))
-			puts(get_result(t, &record, text));
-		else if (up)
-			printf("%s\t%s\t%ld\t%s\n", t->name, record.url, record.pid, record.created);
+		if (up && !t->has['j'])
+			snprintf(text, sizeof text, "%s\t%s\t%ld\t%s", t->name, record.url,
+			    record.pid, record.created);
+		if (up) print(t, t->has['j'] ? get_result(t, &record, text) : text);
 		else if (named && holder != 0)
 			say(t, "the tunnel of %s, process %ld, has no URL yet", t->name, (long)holder);
 		else if (named)
@@ -1106,7 +1174,8 @@ static void stop_tunnel(struct tunnel *t) {
 		now = read_record(fd, t->name, &record);
 	}
 	if (holder > 0 && now == holder) {
-		/* while the tunnel lives, the group that it names is its own */
+		/* while the tunnel lives, stopped so that it can't reap, the group is its own */
+		kill(holder, SIGSTOP);
 		if (record.group > 0) kill((pid_t)-record.group, SIGKILL);
 		kill(holder, SIGKILL);
 		wait_for_lock(fd, ALIVE, STOP_EXTRA_MS);
@@ -1135,8 +1204,12 @@ static void stop_tunnels(struct tunnel *t, int count, char **operands) {
 }
 
 int main(int argc, char **argv) {
-	static struct tunnel t = { .start_ms = 30000, .grace_ms = 3000, .restart_ms = RESTART_MS,
-	    .log_fd = -1, .directory = -1, .record_fd = -1, .waiter = -1, .error_fd = 2 };
+	static struct tunnel t;		/* too large for a stack, or to be part of the file */
+	t.start_ms = 30000;
+	t.grace_ms = 3000;
+	t.restart_ms = RESTART_MS;
+	t.log_fd = t.directory = t.record_fd = t.waiter = -1;
+	t.error_fd = 2;
 	block_signals(false);
 	/* if we lack some of 0 to 2, fill them; writing to them still fails */
 	while ((t.null = open("/dev/null", O_RDONLY)) >= 0 && t.null <= 2) continue;
@@ -1146,9 +1219,9 @@ int main(int argc, char **argv) {
 	take_options(&t, argc, argv);
 	check_operands(&t, argc - optind, argv + optind);
 	if (t.null == -1 || fcntl(t.null, F_SETFD, FD_CLOEXEC) == -1) die(&t, "open /dev/null");
-	if (has(&t, 'l')) list_tunnels(&t, argc - optind, argv + optind);
-	if (has(&t, 'k')) stop_tunnels(&t, argc - optind, argv + optind);
+	if (t.has['l']) list_tunnels(&t, argc - optind, argv + optind);
+	if (t.has['k']) stop_tunnels(&t, argc - optind, argv + optind);
 	find_cloudflared(&t, argv[0]);
-	if (has(&t, 'b')) run_in_background(&t);
+	if (t.has['b']) run_in_background(&t);
 	run_tunnel(&t);
 }

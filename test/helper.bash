@@ -100,6 +100,17 @@ common_setup() {
 	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
 	mkdir -m 700 "$HOME" "$TMPDIR" "$XDG_RUNTIME_DIR" "$FAKE_DIR"
 	start_options=()
+	skip_listed
+}
+
+# TEST_SKIP names a file of the tests that say nothing about this build of tunnel: a name,
+# a tab and why in each line.
+skip_listed() {
+	local name reason
+	[ -n "${TEST_SKIP-}" ] || return 0
+	while IFS=$'\t' read -r name reason; do
+		[ "$name" != "$BATS_TEST_DESCRIPTION" ] || skip "$reason"
+	done <"$TEST_SKIP"
 }
 
 # --- failing --------------------------------------------------------------------------
