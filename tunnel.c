@@ -43,7 +43,7 @@
 #define VERSION "1.0"
 #define DIGITS "0123456789"
 #ifndef SIGWINCH
-#define SIGWINCH SIGURG
+#define SIGWINCH 28, 29	/* and SIGINFO: POSIX hides both on macOS and the BSDs */
 #endif
 #define NAME_CHARS DIGITS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
 
@@ -711,7 +711,7 @@ static pid_t lock_record(int fd, int command, short type, int start, int count) 
 
 /* Reads a record's text, which it cuts into fields.  Returns false if it isn't whole. */
 static bool parse_record(char *text, struct record *record) {
-	char *field[7];
+	char *field[7], origin[ORIGIN_SIZE];
 	for (int i = 0; i < 7; i++) {
 		field[i] = text;
 		text += strcspn(text, i < 6 ? " " : "\n");
@@ -726,7 +726,11 @@ static bool parse_record(char *text, struct record *record) {
 	record->pid = atol(field[3]);
 	record->group = atol(field[4]);
 	record->grace_ms = atol(field[5]);
-	return strchr(record->origin, '/') != NULL && record->pid > 0;
+	bool url = record->url[0] != '\0' && match_url(record->url, true) == strlen(record->url);
+	return parse_origin(record->origin, origin) == NULL && record->pid > 0 &&
+	    strcmp(origin, record->origin) == 0 && (url || strcmp(record->url, "-") == 0) &&
+	    record->created[strspn(record->created, DIGITS "-:TZ")] == '\0' &&
+	    record->group >= 0 && record->grace_ms >= 0 && record->grace_ms <= 86400 * 1000;
 }
 
 /* Reads a record.  Returns the process of the tunnel that holds it, 0 if none does, -1 if

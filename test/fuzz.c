@@ -624,7 +624,7 @@ fuzz_record(const uint8_t *data, size_t size)
 	demand(is_printable(record.url) && is_printable(record.created) &&
 	    is_printable(record.error), "a record is printable");
 	demand(record.url[0] == '-' || record.pid > 0, "who has a URL is a process");
-	demand(strcmp(record.url, "-") == 0 || strncmp(record.url, "https://", 8) == 0,
+	demand(strcmp(record.url, "-") == 0 || strncasecmp(record.url, "https://", 8) == 0,
 	    "a record has a URL, or - for none");
 }
 
