@@ -15,6 +15,7 @@
  */
 #undef _POSIX_C_SOURCE
 #define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64	/* or 32-bit systems refuse files with a large inode number */
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -518,9 +519,10 @@ static void find_cloudflared(struct tunnel *t, const char *self) {
 	/* -b leaves the working directory */
 	bool relative = t->program != NULL && t->program[0] != '/' &&
 	    getcwd(here, sizeof here) != NULL;
-	snprintf(t->path, PATH_SIZE, "%s%s%.2000s", relative ? here : "", relative ? "/" : "",
-	    t->program != NULL ? t->program : "");
-	if (access(t->path, X_OK) == 0) return;	/* the rest can be told only by trying */
+	errno = ENAMETOOLONG;
+	if (snprintf(t->path, PATH_SIZE, "%s%s%s", relative ? here : "", relative ? "/" : "",
+	    t->program != NULL ? t->program : "") < PATH_SIZE && access(t->path, X_OK) == 0)
+		return;		/* the rest can be told only by trying */
 	int status = errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
 	if (t->program != NULL) say(t, "cannot run %s: %s", t->path, strerror(errno));
 	else say(t, "cloudflared is not installed: get it from https://github.com/cloudflare/"
