@@ -68,7 +68,7 @@ struct record {		/* what others can know of a tunnel; "-" is nothing */
 
 struct tunnel {
 	bool has[128];			/* options, by their letters */
-	const char *program;		/* the cloudflared asked for, or NULL */
+	const char *self, *program;	/* argv[0]; the cloudflared asked for, or NULL */
 	char path[PATH_SIZE];		/* the one we run */
 	char origin[ORIGIN_SIZE];	/* http://localhost:8080 */
 	const char *name;		/* localhost:8080, the end of origin */
@@ -204,6 +204,7 @@ static void die(struct tunnel *t, const char *what) {
 static void print(struct tunnel *t, const char *text) {
 	char line[RECORD_SIZE];
 	int length = snprintf(line, sizeof line, "%s\n", text);
+	sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN }, NULL);
 	for (ssize_t n, done = 0; done < length; done += n > 0 ? n : 0) {
 		n = write(1, line + done, (size_t)(length - done));
 		if (n == -1 && errno != EINTR && (errno != EAGAIN || !is_writable(1, -1)))
@@ -317,8 +318,9 @@ static void check_operands(struct tunnel *t, int count, char **operands) {
 	bool several = t->has['l'] || t->has['k'];
 	const char *fitting = t->has['l'] ? "lj" : t->has['k'] ? "k" :
 	    count > 1 ? "cgtvw" : "bcgjrtvw";
-	if (count > 1 && operands[1][0] == '-')
-		refuse(t, "options go before the origin", operands[1]);
+	for (int i = 1; i < count && (several || i == 1); i++) {
+		if (operands[i][0] == '-') refuse(t, "options go before the origin", operands[i]);
+	}
 	for (char option[] = "-a"; option[1] <= 'z'; option[1]++) {
 		if (t->has[(int)option[1]] && strchr(fitting, option[1]) == NULL)
 			refuse(t, "does not go with -k, -l or a command", option);
@@ -389,14 +391,17 @@ static const struct { const char *sign, *hint; } hints[] = {
 /* Returns what the end of a log tells about why cloudflared failed, or NULL. */
 static const char *choose_hint(const char *text) {
 	const char *found;
-	/* what went wrong before a connection was there is not why it ended */
-	while ((found = strstr(text, registered)) != NULL)
-		text = found + strlen(registered);
+	/* what went wrong before a connection was there is not why it ended, nor is our origin */
+	static const char *const fine[] = { registered, " registered", "the origin service" };
+	for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++) {
+		while ((found = strstr(text, fine[i])) != NULL) text = found + strcspn(found, "\n");
+	}
 	for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++) {
 		size_t length = strlen(hints[i].sign);
 		for (found = text; (found = strstr(found, hints[i].sign)) != NULL; found++) {
-			/* not part of a longer number or identifier */
-			if ((found == text || strchr(NAME_CHARS, found[-1]) == NULL) &&
+			/* not part of a longer number or identifier, nor some port */
+			if ((found == text || (strchr(NAME_CHARS, found[-1]) == NULL &&
+			    (found[-1] != ':' || hints[i].hint == edge))) &&
 			    strspn(found + length, NAME_CHARS) == 0)
 				return hints[i].hint;
 		}
@@ -416,10 +421,13 @@ static void show_log(struct tunnel *t, bool all) {
 		bool whole = text[size] == '\n' && size <= LINE_SIZE;
 		if (size < LINE_SIZE && !whole && !all) break;
 		size = size < LINE_SIZE ? size : LINE_SIZE;
+		size_t shown = size - (whole && size > 0 && text[size - 1] == '\r');
 		snprintf(lost, sizeof lost, "[%lu lines lost]", t->lost_lines);
 		if (t->lost_lines > 0 && put_line(t, 0, start, lost, strlen(lost)))
 			t->lost_lines = 0;
-		t->lost_lines += t->lost_lines > 0 || !put_line(t, 0, start, text, size);
+		/* the end of a log may take its time, but not once a line is lost */
+		t->lost_lines += t->lost_lines > 0 || !put_line(t, all ? MESSAGE_MS : 0, start, text,
+		    shown);
 		text += size + whole;
 	}
 	t->log_shown = (size_t)(text - t->log);
@@ -506,11 +514,11 @@ static bool search(char path[PATH_SIZE], const char *directories, const char *na
 	return false;
 }
 
-/* Finds the cloudflared to run, or quits.  self is our argv[0]. */
-static void find_cloudflared(struct tunnel *t, const char *self) {
+/* Finds the cloudflared to run, or quits. */
+static void find_cloudflared(struct tunnel *t) {
 	char found[PATH_SIZE], here[PATH_SIZE] = "";
 	if (readlink("/proc/self/exe", here, sizeof here - 1) == -1)
-		snprintf(here, sizeof here, "%s", self);
+		snprintf(here, sizeof here, "%s", t->self);
 	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here : 0] = '\0';
 	if (t->program == NULL && (search(found, getenv("PATH"), "cloudflared", X_OK) ||
 	    (here[0] != '\0' && search(found, here, "cloudflared", X_OK)) ||
@@ -543,10 +551,12 @@ static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	block_signals(false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
+	int error = errno;
 	t->error_fd = 2;
-	say(t, "cannot run %s: %s", arguments[0], strerror(errno));
+	say(t, "cannot run %s: %s", arguments[0], strerror(error));
 	/* a file that is there lacks its interpreter */
-	_exit(access(arguments[0], F_OK) == -1 ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+	bool there = strchr(arguments[0], '/') != NULL && access(arguments[0], F_OK) == 0;
+	_exit(error == ENOENT && !there ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
 static size_t count_variables(void) {
@@ -1076,6 +1086,7 @@ static void wait_for_events(struct tunnel *t) {
 /* Runs the tunnel until its end. */
 static void run_tunnel(struct tunnel *t) {
 	claim_record(t);
+	find_cloudflared(t);
 	block_signals(true);
 	handle_signals(on_signal, true);
 	if (!make_pipe(signal_pipe) || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1 ||
@@ -1150,6 +1161,7 @@ static void list_tunnels(struct tunnel *t, int count, char **operands) {
 	for (int i = 0; named ? i < count : (entry = readdir(all)) != NULL; i++) {
 		if (parse_origin(named ? operands[i] : entry->d_name, t->origin) != NULL) continue;
 		t->name = strchr(t->origin, '/') + 2;
+		if (!named && strcmp(t->name, entry->d_name) != 0) continue;
 		int fd = open_record(t, O_RDONLY);
 		pid_t holder = read_record(fd, t->name, &record);
 		bool up = holder != 0 && record.url[0] != '-', failed = record.error[0] != '-';
@@ -1227,7 +1239,7 @@ int main(int argc, char **argv) {
 	if (t.null == -1 || fcntl(t.null, F_SETFD, FD_CLOEXEC) == -1) die(&t, "open /dev/null");
 	if (t.has['l']) list_tunnels(&t, argc - optind, argv + optind);
 	if (t.has['k']) stop_tunnels(&t, argc - optind, argv + optind);
-	find_cloudflared(&t, argv[0]);
+	t.self = argv[0];
 	if (t.has['b']) run_in_background(&t);
 	run_tunnel(&t);
 }
