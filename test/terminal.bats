@@ -12,7 +12,7 @@ setup() {
 	STAND_IN=$CLOUDFLARED
 	export STAND_IN SHELL=/bin/sh PS1='$ ' HISTFILE='' ENV='' TMUX_TMPDIR=$TMPDIR
 	unset TMUX BASH_ENV PROMPT_COMMAND
-	socket=tunnel-$$
+	socket=tunnel-$$ terminals=0
 }
 
 teardown() {
@@ -26,6 +26,8 @@ terminal() {
 
 # open_terminal COLUMNS [PROGRAM]: with a shell by default.
 open_terminal() {
+	# A server that is being killed still has the last one's.
+	socket=tunnel-$$-$((++terminals))
 	terminal new-session -d -x "$1" -y 100 \
 		"exec '$ROOT/test/start' -- ${2:-bash --norc --noprofile -i}"
 	[ $# -gt 1 ] || await shows '$'
