@@ -1202,6 +1202,9 @@ static void stop_tunnel(struct tunnel *t) {
 			poll(NULL, 0, 10);
 		now = read_record(fd, t->name, &record);
 	}
+	/* its lock goes before it does; whoever started it may leave it a zombie for long */
+	for (tries = 0; holder > 0 && now != holder && tries < 20 && kill(holder, 0) == 0; tries++)
+		poll(NULL, 0, 5);
 	if (holder != 0 && now == holder)
 		say(t, "cannot stop the tunnel of %s, process %ld", t->name, (long)holder);
 	quit(t, holder != 0 && now == holder);

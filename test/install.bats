@@ -249,7 +249,7 @@ live() {
 	FAKE_MODE=rate-limited live
 	[ "$status" != 0 ] || fail 'it succeeded'
 	assert_contains "$errors" 'live: tunnel -bw'
-	none_left_behind
+	await none_left_behind
 }
 
 @test "make live: skips with a clear word where cloudflared or the network is missing" {
