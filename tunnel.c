@@ -137,6 +137,7 @@ static bool put_line(struct tunnel *t, int wait_ms, const char *prefix, const ch
     size_t length) {
 	char line[PIPE_BUF];
 	int size = snprintf(line, sizeof line, "%s%.*s", prefix, (int)length, text);
+	if (size >= (int)sizeof line) size = (int)sizeof line - 1;
 	make_printable(line, (size_t)size);
 	line[size++] = '\n';
 	return is_writable(t->error_fd, wait_ms) && write(t->error_fd, line, (size_t)size) > 0;
@@ -1000,6 +1001,7 @@ static void take_signal(struct tunnel *t, int signal) {
 		show_progress(t, false);
 		if (t->cloudflared > 0) kill(-t->cloudflared, SIGSTOP);
 		raise(SIGSTOP);
+		if (t->cloudflared > 0) kill(-t->cloudflared, SIGCONT);
 		for (int i = 0; i < DEADLINES; i++)
 			t->deadline[i] += t->deadline[i] > 0 ? now_ms() - before : 0;
 	} else if (signal == SIGCONT) {
@@ -1056,7 +1058,8 @@ static void wait_for_events(struct tunnel *t) {
 	    { watched ? 1 : -1, out ? POLLOUT : 0, 0 }, { t->waiter, 0, 0 } };
 	for (int i = 0; i < DEADLINES; i++)
 		next = t->deadline[i] > 0 && t->deadline[i] < next ? t->deadline[i] : next;
-	next = next < now_ms() ? 0 : next - now_ms();
+	long long now = now_ms();
+	next = next < now ? 0 : next - now;
 	if (poll(polled, 4, next < INT_MAX ? (int)next : -1) == -1 && errno != EINTR) {
 		fail(t, "wait for events");
 		stop_cloudflared(t, SIGKILL);
@@ -1075,6 +1078,9 @@ static void wait_for_events(struct tunnel *t) {
 		t->waiter = -1;
 		end(t, 1);
 	}
+	/* what is in the pipe counts before a deadline does */
+	if (t->deadline[START] > 0 && t->deadline[START] <= now_ms()) read_log(t);
+	announce(t);
 	for (int i = 0; i < DEADLINES; i++) {
 		if (t->deadline[i] > 0 && t->deadline[i] <= now_ms()) take_deadline(t, i);
 	}
@@ -1214,6 +1220,7 @@ static void stop_tunnel(struct tunnel *t) {
 static void stop_tunnels(struct tunnel *t, int count, char **operands) {
 	int failed = 0, status;
 	open_directory(t);
+	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
 	for (int i = 0; i < count; i++) {
 		take_origin(t, operands[i]);
 		pid_t child = fork();

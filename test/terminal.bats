@@ -280,6 +280,8 @@ listed() {
 	await_screen $'\nkilled'
 	terminal send-keys C-c
 	enter 'exit 3'
+	# What is typed before the next shell reads would be lost.
+	await_screen $'exit 3\nexit\n'
 	# shellcheck disable=SC2016 # it is for the other shell
 	enter 'echo status=$?'
 	await_screen status=3
