@@ -276,7 +276,7 @@ listed() {
 	terminal send-keys C-z
 	await_screen Stopped
 	assert_match "$(state "$cloudflared")" '[SR]'
-	enter 'kill -s KILL %1; wait; echo killed'
+	enter 'kill -s KILL %1; fg; echo killed'
 	await_screen $'\nkilled'
 	terminal send-keys C-c
 	enter 'exit 3'
