@@ -743,7 +743,8 @@ static bool parse_record(char *text, struct record *record) {
 	return parse_origin(record->origin, origin) == NULL && record->pid > 0 &&
 	    strcmp(origin, record->origin) == 0 && (url || strcmp(record->url, "-") == 0) &&
 	    record->created[strspn(record->created, DIGITS "-:TZ")] == '\0' &&
-	    (record->group == 0 || record->group > 1) && record->group <= INT_MAX && record->grace_ms >= 0 && record->grace_ms <= 86400 * 1000;
+	    (record->group == 0 || record->group > 1) && record->group <= INT_MAX &&
+	    record->grace_ms >= 0 && record->grace_ms <= 86400 * 1000;
 }
 
 /* Reads a record.  Returns the process of the tunnel that holds it, 0 if none does, -1 if
