@@ -48,7 +48,7 @@ taken() {
 	assert_equal "$errors" ''
 	assert_match "$output" '^usage: tunnel \['
 	for option in -b -c -g -j -k -l -r -t -v -w; do
-		assert_match "$output" $'\n'" +$option .*[a-z]{4}"
+		assert_match "$output" " +$option  .*[a-z]{4}"
 	done
 	assert_contains "$output" '-h | -V'
 	help=$output
