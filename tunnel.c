@@ -404,7 +404,8 @@ static void read_log(struct tunnel *t) {
 		if (n == -1) fail(t, "read cloudflared's log");
 		size_t size = n > 0 ? (size_t)n : 0;
 		if (size == 0) close(t->log_fd), t->log_fd = -1;
-		while ((nul = memchr(fresh, '\0', size)) != NULL) *nul = '?';
+		size_t kept = size < LOG_TAIL || t->state == STARTING || t->has['v'] ? size : LOG_TAIL;
+		while ((nul = memchr(fresh + size - kept, '\0', kept)) != NULL) *nul = '?';
 		fresh[size] = '\0';
 		t->log_length += size;
 		if (t->state == STARTING) search_log(t, size == 0);
