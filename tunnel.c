@@ -735,8 +735,7 @@ static void announce(struct tunnel *t) {
 	if (!first || t->ending) return;
 	t->delivered = true;
 	if (t->waiter != -1) {
-		let_go(t, 0);
-		let_go(t, 2);
+		for (int fd = 0; fd <= 2; fd += 2) let_go(t, fd);
 		t->terminal = false;
 		if (write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
 		let_go(t, t->waiter);
@@ -909,7 +908,8 @@ static void run_in_background(struct tunnel *t) {
 
 static void list_tunnels(struct tunnel *t, int count, char **operands) {
 	struct dirent *entry = NULL;
-	DIR *all = count > 0 ? NULL : fdopendir(t->directory);
+	static DIR *all;	/* until we exit */
+	if (count == 0) all = fdopendir(t->directory);
 	int status = 0;
 	for (int i = 0; all ? (errno = 0, entry = readdir(all)) != NULL : i < count; i++) {
 		const char *operand = all != NULL ? entry->d_name : operands[i];
