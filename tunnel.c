@@ -120,7 +120,6 @@ static void show_progress(struct tunnel *t, bool show) {
 	if (show != t->progress && put(t->error_fd, 0, line)) t->progress = show;
 }
 
-/* Puts a line on standard error: a message, or one of cloudflared's log. */
 static bool put_line(struct tunnel *t, int wait_ms, const char *text, size_t length) {
 	char line[PIPE_BUF];
 	int size = snprintf(line, sizeof line, "%s%.*s", text == t->said ? "tunnel: " :
@@ -138,6 +137,7 @@ static bool put_line(struct tunnel *t, int wait_ms, const char *text, size_t len
 static void block_signals(bool block) {
 	sigset_t set;
 	(block ? sigfillset : sigemptyset)(&set);
+	if (signal_pipe[1] != -1) sigaddset(&set, SIGTTOU);	/* what we write never stops us */
 	sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
@@ -361,7 +361,6 @@ static const char *choose_hint(const char *text) {
 }
 
 /* ---- log ---- */
-/* Shows the lines that are whole, or too long to wait for their end, or all. */
 static void show_log(struct tunnel *t, bool all) {
 	char note[64], *text = t->log + t->log_shown;
 	while (*text != '\0') {
@@ -478,6 +477,7 @@ static void set_variable(char *variable) {
 /* Becomes a program, in a child, or says why not; a file that is there lacks its interpreter. */
 static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	handle_signals(SIG_DFL, keep_ignored);
+	signal_pipe[1] = -1;
 	block_signals(false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
@@ -684,7 +684,8 @@ static void claim_record(struct tunnel *t) {
 /* ---- the tunnel: what happens, and what is done about it ---- */
 /* Points a descriptor at the null device, so that nobody waits for us to close it. */
 static void let_go(struct tunnel *t, int fd) {
-	if (dup2(t->null, fd) == -1) fail(t, "point a descriptor at /dev/null");
+	if (dup2(t->null, fd) == -1 || (fd > 2 && fcntl(fd, F_SETFD, FD_CLOEXEC) == -1))
+		fail(t, "point a descriptor at /dev/null");
 }
 
 /* Writes a time as 2026-11-21T01:58:36Z; strftime is larger than all of us. */
@@ -942,15 +943,14 @@ static bool await_end(struct tunnel *t, pid_t tunnel, long long asked_ms) {
 	if (holder == tunnel && tunnel > 0) {
 		/* while it lives, stopped so that it can't reap, the group is its own */
 		kill(tunnel, SIGSTOP);
-		read_record(t, fd);
-		if (t->record.group > 0) kill(-t->record.group, SIGKILL);
+		if (read_record(t, fd) == tunnel && t->record.group > 0) kill(-t->record.group, SIGKILL);
 		kill(tunnel, SIGKILL);
 		wait_for_lock(fd, ALIVE, STOP_EXTRA_MS);
 		holder = read_record(t, fd);
 	}
 	close(fd);
 	/* the lock goes before it does; it is none of our children, and may stay a zombie for long */
-	for (int i = 0; holder != tunnel && ((i < 20 && kill(tunnel, 0) == 0) || (i < 400 &&
+	for (int i = 0; holder != tunnel && ((i < 20 && tunnel > 0 && kill(tunnel, 0) == 0) || (i < 400 &&
 	    t->record.group > 0 && kill(-t->record.group, 0) == 0)); i++) poll(NULL, 0, 5);
 	if (holder == tunnel)
 		say(t, "cannot stop the tunnel of %s, process %ld", t->name, (long)t->record.pid);
