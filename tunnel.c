@@ -109,9 +109,10 @@ static void make_printable(char *text, size_t length) {
 /* Writes what a descriptor takes at once, which others share: O_NONBLOCK isn't ours to set. */
 static bool put(int fd, int wait_ms, const char *text) {
 	size_t length = strlen(text);
-	errno = ETIMEDOUT;
-	return poll(&(struct pollfd){ fd, POLLOUT, 0 }, 1, wait_ms) == 1 &&
-	    write(fd, text, length) == (ssize_t)length;
+	errno = EAGAIN;
+	if (poll(&(struct pollfd){ fd, POLLOUT, 0 }, 1, wait_ms) != 1) return false;
+	errno = ENOSPC;	/* a disk may take a part */
+	return write(fd, text, length) == (ssize_t)length;
 }
 
 /* Says on a terminal that we wait, in a line without an end, or takes that back. */
@@ -120,24 +121,24 @@ static void show_progress(struct tunnel *t, bool show) {
 	if (show != t->progress && put(t->error_fd, 0, line)) t->progress = show;
 }
 
-static bool put_line(struct tunnel *t, int wait_ms, const char *text, size_t length) {
+/* Prints a line of the log, or if that is NULL what we have said. */
+static bool put_line(struct tunnel *t, int length, const char *log) {
 	char line[PIPE_BUF];
-	int size = snprintf(line, sizeof line, "%s%.*s", text == t->said ? "tunnel: " :
-	    "cloudflared: ", (int)(length < LINE_SIZE ? length : LINE_SIZE), text);
+	int size = snprintf(line, sizeof line, "%s%.*s", log != NULL ? "cloudflared: " : "tunnel: ",
+	    length < LINE_SIZE ? length : LINE_SIZE, log != NULL ? log : t->said);
 	make_printable(line, (size_t)size);
 	memcpy(line + size, "\n", 2);
 	show_progress(t, false);
-	return put(t->error_fd, wait_ms, line);
+	return put(t->error_fd, log == NULL || t->log_fd == -1 ? MESSAGE_MS : 0, line);
 }
 
 /* Prints a message, one line; a macro, so that compilers check the format. */
-#define say(t, ...) put_line(t, MESSAGE_MS, (t)->said, \
-    (size_t)snprintf((t)->said, MESSAGE_SIZE, __VA_ARGS__))
+#define say(t, ...) put_line(t, snprintf((t)->said, MESSAGE_SIZE, __VA_ARGS__), NULL)
 
-static void block_signals(bool block) {
+static void block_signals(bool all, bool ours) {
 	sigset_t set;
-	(block ? sigfillset : sigemptyset)(&set);
-	if (signal_pipe[1] != -1) sigaddset(&set, SIGTTOU);	/* what we write never stops us */
+	(all ? sigfillset : sigemptyset)(&set);
+	if (ours) sigaddset(&set, SIGTTOU), sigaddset(&set, SIGPIPE);	/* writing tells enough */
 	sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
@@ -167,7 +168,7 @@ static void handle_signals(void (*handler)(int), bool keep_ignored) {
 static void quit(struct tunnel *t, int status) {
 	if (t->signal != 0) {
 		sigaction(t->signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
-		block_signals(false);
+		block_signals(false, true);
 		kill(getpid(), t->signal);
 	}
 	_exit(status);
@@ -367,12 +368,12 @@ static void show_log(struct tunnel *t, bool all) {
 		size_t size = strcspn(text, "\n"), piece = size < LINE_SIZE ? size : LINE_SIZE;
 		if (text[size] == '\0' && size <= LINE_SIZE && !all) break;
 		/* the end of a log may take its time, but not once a line is lost */
-		t->lost_lines += t->lost_lines > 0 || !put_line(t, all ? MESSAGE_MS : 0, text, piece);
+		t->lost_lines += t->lost_lines > 0 || !put_line(t, (int)piece, text);
 		text += piece + (piece == size && text[size] == '\n');
 	}
 	t->log_shown = (size_t)(text - t->log);
-	snprintf(note, sizeof note, "[%zu lines lost]", t->lost_lines);
-	if (t->lost_lines > 0 && put_line(t, 0, note, strlen(note))) t->lost_lines = 0;
+	int size = snprintf(note, sizeof note, "[%zu lines lost]", t->lost_lines);
+	if (t->lost_lines > 0 && put_line(t, size, note)) t->lost_lines = 0;
 }
 
 static void show_cause(struct tunnel *t, const char *hint) {
@@ -403,8 +404,7 @@ static void read_log(struct tunnel *t) {
 		if (n == -1) fail(t, "read cloudflared's log");
 		size_t size = n > 0 ? (size_t)n : 0;
 		if (size == 0) close(t->log_fd), t->log_fd = -1;
-		size_t kept = size < LOG_TAIL || t->state == STARTING || t->has['v'] ? size : LOG_TAIL;
-		while ((nul = memchr(fresh + size - kept, '\0', kept)) != NULL) *nul = '?';
+		while ((nul = memchr(fresh, '\0', size)) != NULL) *nul = '?';
 		fresh[size] = '\0';
 		t->log_length += size;
 		if (t->state == STARTING) search_log(t, size == 0);
@@ -443,14 +443,12 @@ static void find_cloudflared(struct tunnel *t, const char *self) {
 	if (readlink("/proc/self/exe", here, sizeof here - 1) == -1)
 		snprintf(here, sizeof here, "%s", self);
 	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here : 0] = '\0';
-	bool named = t->program != NULL && t->program[0] != '\0';
+	bool named = t->has['c'] || (t->program != NULL && t->program[0] != '\0');
 	if (!named && !search(found, getenv("PATH"), "cloudflared", X_OK) &&
 	    (here[0] == '\0' || !search(found, here, "cloudflared", X_OK)) &&
-	    !search(found, program_directories, "cloudflared", X_OK)) {
+	    !search(found, program_directories, "cloudflared", X_OK))
 		say(t, "cloudflared is not installed: get it from https://github.com/cloudflare/"
-		    "cloudflared/releases, or name it with -c");
-		quit(t, EXIT_NOT_FOUND);
-	}
+		    "cloudflared/releases, or name it with -c"), quit(t, EXIT_NOT_FOUND);
 	if (!named) t->program = found;
 	bool relative = t->program[0] != '/' && getcwd(here, sizeof here) != NULL;	/* for -b */
 	errno = ENAMETOOLONG;
@@ -477,8 +475,7 @@ static void set_variable(char *variable) {
 /* Becomes a program, in a child, or says why not; a file that is there lacks its interpreter. */
 static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	handle_signals(SIG_DFL, keep_ignored);
-	signal_pipe[1] = -1;
-	block_signals(false);
+	block_signals(false, false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
 	t->error_fd = 2;
@@ -507,6 +504,7 @@ static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
 		if (strncasecmp(level, quiet[i], 6) == 0) set_variable("TUNNEL_LOGLEVEL=info");
 #if defined(__linux__)
 	prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
+	fcntl(log, 1031, 2 * LOG_READ);	/* F_SETPIPE_SZ: twice the usual, it waits for us less */
 #elif defined(__FreeBSD__)
 	procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &(int){ SIGTERM });
 #endif
@@ -518,10 +516,10 @@ static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
 static void start_cloudflared(struct tunnel *t) {
 	int log[2] = { -1, -1 };
 	pid_t parent = getpid(), child = -1;
-	block_signals(true);
+	block_signals(true, true);
 	if (make_pipe(log) && (child = fork()) == 0) become_cloudflared(t, log[1], parent);
 	if (child == -1) fail(t, "start cloudflared");
-	block_signals(false);
+	block_signals(false, true);
 	close(log[1]);
 	t->log_fd = log[0];
 	t->log_length = t->log_shown = 0;
@@ -630,6 +628,7 @@ static void write_record(struct tunnel *t) {
 	if (t->record_fd != -1 && (pwrite(t->record_fd, &t->record, (size_t)size, 0) != size ||
 	    ftruncate(t->record_fd, size) == -1))
 		say(t, "warning: cannot write the record of %s: %s", t->name, strerror(errno));
+	lock_record(t->record_fd, F_SETLK, t->record.url[0] ? F_UNLCK : F_WRLCK, NO_URL, 1);
 }
 
 static const char *get_result(struct tunnel *t) {
@@ -668,11 +667,10 @@ static void claim_record(struct tunnel *t) {
 		pid_t holder = read_record(t, fd);
 		bool up = t->record.url[0] != '\0';
 		if (t->has['b'] && holder != 0 && up) print(t, get_result(t)), quit(t, 0);
-		if ((holder != 0 && !t->has['b']) || now_ms() >= until) {
-			say(t, "a tunnel of %s runs already: process %ld, %s (tunnel -k %s stops it)", t->name,
-			    (long)t->record.pid, up ? t->record.url : "no URL yet", t->name);
-			quit(t, t->has['b'] ? EXIT_DEADLINE : 1);
-		}
+		if ((holder != 0 && !t->has['b']) || now_ms() >= until)
+			say(t, "a tunnel of %s runs already: process %ld, %s (tunnel -k %s stops it)",
+			    t->name, (long)t->record.pid, up ? t->record.url : "no URL yet", t->name),
+			    quit(t, t->has['b'] ? EXIT_DEADLINE : 1);
 		wait_for_lock(fd, NO_URL, until - now_ms());
 	}
 	if (locked == 0) t->record_fd = fd;
@@ -702,7 +700,7 @@ static void format_time(char text[40], time_t time) {
 
 static void start_command(struct tunnel *t) {
 	char variable[URL_SIZE + 32];
-	block_signals(true);
+	block_signals(true, true);
 	pid_t child = fork();
 	if (child == 0) {
 		snprintf(variable, sizeof variable, "TUNNEL_PUBLIC_URL=%s", t->record.url);
@@ -711,37 +709,37 @@ static void start_command(struct tunnel *t) {
 	}
 	t->command_pid = child > 0 ? child : 0;
 	if (child == -1) fail(t, "start the command");
-	block_signals(false);
+	block_signals(false, true);
 }
 
-/* Makes the URL known and lets go of who waits for it, or starts the command. */
+static bool is_ready(const struct tunnel *t) {
+	return t->state == STARTING && !t->ending && t->record.url[0] != '\0' &&
+	    (!t->has['w'] || (t->registered && t->listening));
+}
+
+/* Makes the URL known and lets go of who waits for it, or starts the command.  If standard
+ * output is full, the tunnel stays ready for that. */
 static void announce(struct tunnel *t) {
-	if (t->state != STARTING || t->ending || t->record.url[0] == '\0' ||
-	    (t->has['w'] && !(t->registered && t->listening))) return;
+	if (!is_ready(t)) return;
 	show_progress(t, false);
+	format_time(t->record.created, time(NULL));
+	write_record(t);
+	bool first = !t->delivered, printed = t->command != NULL || put(1, 0, get_result(t));
+	if (!printed && errno == EAGAIN) return;
+	if (!printed && first) fail(t, "print the URL to standard output");
+	if (t->ending) return;
 	t->state = UP;
 	t->failures = 0;
 	t->restart_ms = RESTART_MS;
 	t->deadline[START] = 0;
-	format_time(t->record.created, time(NULL));
-	write_record(t);
-	lock_record(t->record_fd, F_SETLK, F_UNLCK, NO_URL, 1);
-	if (t->command != NULL) {
-		start_command(t);
-		return;
-	}
-	bool first = !t->delivered, printed = put(1, MESSAGE_MS, get_result(t));
-	if (!printed && first) fail(t, "print the URL to standard output");
-	else if (!printed || !t->has['r'] || t->waiter != -1) let_go(t, 1);
-	if (!first || t->ending) return;
 	t->delivered = true;
+	if (t->command != NULL) start_command(t);
+	else if (!printed || !t->has['r']) let_go(t, 1);
 	if (t->waiter != -1) {
-		for (int fd = 0; fd <= 2; fd += 2) let_go(t, fd);
-		t->terminal = false;
-		if (write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
+		for (int fd = 0; fd <= 2; fd++) let_go(t, fd);
+		if (!t->ending && write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
 		let_go(t, t->waiter);
-	}
-	if (t->terminal) say(t, "Ctrl-C to stop");
+	} else if (t->terminal && first && t->command == NULL) say(t, "Ctrl-C to stop");
 }
 
 static void take_death(struct tunnel *t, int status) {
@@ -760,7 +758,6 @@ static void take_death(struct tunnel *t, int status) {
 	}
 	t->record.url[0] = '\0';
 	write_record(t);
-	lock_record(t->record_fd, F_SETLK, F_WRLCK, NO_URL, 1);
 	t->failures += !was_up;
 	if (!t->has['r'] || unusable || t->failures == FAILURES) end(t, unusable ? code : 1, 0);
 	if (t->ending) return;
@@ -792,7 +789,7 @@ static void reap(struct tunnel *t) {
 }
 
 static void take_signal(struct tunnel *t, int number) {
-	static const char harmless[] = { SIGPIPE, SIGXFSZ, SIGURG, SIGTTIN, SIGTTOU, SIGWINCH, 0 };
+	static const char harmless[] = { SIGXFSZ, SIGURG, SIGTTIN, SIGWINCH, 0 };
 	if (strchr(harmless, number) != NULL) return;
 	if (number == SIGTSTP || number == SIGCONT) {
 		show_progress(t, false);
@@ -818,30 +815,32 @@ static void take_deadline(struct tunnel *t, int which) {
 		say(t, "warning: nothing is listening on %s yet", t->name);
 	if (which == PROBE && !t->listening && t->has['w']) t->deadline[PROBE] = now_ms() + PROBE_AGAIN_MS;
 	if (which != START) return;
-	bool no_url = t->record.url[0] == '\0', no_edge = !no_url && !t->registered;
+	bool no_url = t->record.url[0] == '\0', no_reader = is_ready(t);
 	bool no_port = t->has['w'] && !t->listening;
 	say(t, "no tunnel within %s s: %s%s%s", t->start, no_url ? "cloudflared gave no URL" :
-	    no_edge ? "Cloudflare's edge has no connection" : "the edge is connected",
+	    no_reader ? "nobody reads standard output" :
+	    !t->registered ? "Cloudflare's edge has no connection" : "the edge is connected",
 	    no_port ? "; nothing is listening on " : "", no_port ? t->name : "");
-	if (no_url || no_edge) show_cause(t, no_edge ? hints[EDGE].hint : NULL);
+	if (no_url || !(no_reader || t->registered)) show_cause(t, no_url ? NULL : hints[EDGE].hint);
 	if (t->has['r'] && t->delivered) stop_cloudflared(t, SIGTERM);
 	else end(t, EXIT_DEADLINE, 0);
 }
 
 static void wait_for_events(struct tunnel *t) {
+	bool ready = is_ready(t);
 	struct pollfd polled[] = { { t->log_fd, POLLIN, 0 }, { signal_pipe[0], POLLIN, 0 },
-	    { t->has['r'] && t->delivered ? 1 : -1, 0, 0 }, { t->waiter, 0, 0 } };
+	    { ready || (t->has['r'] && t->delivered) ? 1 : -1, ready ? POLLOUT : 0, 0 },
+	    { t->waiter, 0, 0 } };
 	unsigned char signals[64];
-	long long next = LLONG_MAX;
+	long long next = LLONG_MAX, now = now_ms();
 	for (int i = 0; i < DEADLINES; i++)
 		if (t->deadline[i] > 0 && t->deadline[i] < next) next = t->deadline[i];
-	long long left = next - now_ms();
-	left = next == LLONG_MAX ? -1 : left > 0 ? left : 0;
-	if (poll(polled, 4, (int)left) == -1 && errno != EINTR) fail(t, "wait for events");
+	int left = next == LLONG_MAX ? -1 : next > now ? (int)(next - now) : 0;
+	if (poll(polled, 4, left) == -1 && errno != EINTR) fail(t, "wait for events");
 	read_log(t);	/* neither this nor what follows waits */
 	ssize_t count = read(signal_pipe[0], signals, sizeof signals);
 	for (ssize_t i = 0; i < count; i++) take_signal(t, signals[i]);
-	if (polled[2].revents != 0) let_go(t, 1);	/* its reader is gone */
+	if (polled[2].revents != 0 && !ready) let_go(t, 1);	/* its reader is gone */
 	if (polled[3].revents != 0) let_go(t, t->waiter), end(t, 1, SIGHUP);	/* it was killed */
 	announce(t);	/* what is known counts before a deadline does */
 	for (int i = 0; i < DEADLINES; i++)
@@ -853,11 +852,11 @@ static void wait_for_events(struct tunnel *t) {
 /* ---- modes ---- */
 static void run_tunnel(struct tunnel *t) {
 	claim_record(t);
-	block_signals(true);
+	block_signals(true, true);
 	handle_signals(on_signal, true);
 	if (!make_pipe(signal_pipe) || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1 ||
 	    (t->waiter != -1 && chdir("/") == -1)) die(t, 1, "start", "");
-	block_signals(false);
+	block_signals(false, true);
 #ifdef PR_SET_CHILD_SUBREAPER
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);	/* so that stragglers become ours */
 #endif
@@ -885,7 +884,7 @@ static void run_in_background(struct tunnel *t) {
 	sigset_t all;
 	sigfillset(&all);
 	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	block_signals(true);
+	block_signals(true, true);
 	pid_t child = make_pipe(ready) ? fork() : -1;
 	if (child == -1) die(t, 1, "go to the background", "");
 	if (child == 0) {
@@ -893,7 +892,7 @@ static void run_in_background(struct tunnel *t) {
 		for (int fd = 3; fd < 256; fd++) if (fd != t->null && fd != ready[1]) close(fd);
 		t->waiter = ready[1];
 		setsid();
-		block_signals(false);
+		block_signals(false, true);
 		run_tunnel(t);
 	}
 	close(ready[1]);
@@ -943,8 +942,9 @@ static bool await_end(struct tunnel *t, pid_t tunnel, long long asked_ms) {
 	if (holder == tunnel && tunnel > 0) {
 		/* while it lives, stopped so that it can't reap, the group is its own */
 		kill(tunnel, SIGSTOP);
-		if (read_record(t, fd) == tunnel && t->record.group > 0) kill(-t->record.group, SIGKILL);
-		kill(tunnel, SIGKILL);
+		holder = read_record(t, fd);
+		if (holder == tunnel && t->record.group > 0) kill(-t->record.group, SIGKILL);
+		kill(tunnel, holder == tunnel ? SIGKILL : SIGCONT);	/* if it just went: not it */
 		wait_for_lock(fd, ALIVE, STOP_EXTRA_MS);
 		holder = read_record(t, fd);
 	}
@@ -984,7 +984,7 @@ int main(int argc, char **argv) {
 	while (environ[count] != NULL) count++;
 	char *variables[count + 5];	/* room for set_variable */
 	environ = memcpy(variables, environ, (count + 1) * sizeof environ[0]);
-	block_signals(false);
+	block_signals(false, true);
 	/* if we lack some of 0 to 2, fill them; writing to them still fails */
 	while ((t.null = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0 && t.null <= 2) continue;
 	take_options(&t, argc, argv);
