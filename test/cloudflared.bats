@@ -129,6 +129,8 @@ field() {
 	CLOUDFLARED=$TMPDIR/none run_tunnel 8080
 	assert_equal "$ended" 'exit 127'
 	assert_contains "$errors" "$TMPDIR/none"
+	run_tunnel -c '' 8080
+	assert_match "$ended" '^exit 12[67]$'
 	[ ! -e "$FAKE_DIR/ran" ]
 }
 

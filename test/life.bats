@@ -611,8 +611,8 @@ activity() {
 		until [ -e "$TMPDIR/go" ]; do sleep 0.05; done &
 		echo $! >"$TMPDIR/waiter"
 		exec "$@"' sh "$TUNNEL" 8080
-	adopt "$(cat "$TMPDIR/sleeper")"
 	await_url
+	adopt "$(cat "$TMPDIR/sleeper")"
 	await_cloudflared 1
 	touch "$TMPDIR/go"
 	await gone "$(cat "$TMPDIR/waiter")"

@@ -182,6 +182,56 @@ descriptor_is() {
 	done
 }
 
+@test "a list or help whose reader left is an error" {
+	local argument
+	mkfifo "$TMPDIR/left"
+	start_background 8080
+	for argument in -l -h '-b 8080'; do
+		# shellcheck disable=SC2086 # one argument each
+		start_program bash -c 'exec 7<>"$0" 9>"$0" 7<&-; exec "$@" >&9 9>&-' \
+			"$TMPDIR/left" "$TUNNEL" $argument
+		await_exit
+		assert_equal "$argument $ended" "$argument exit 1"
+		assert_match "$(<"$err")" $'^tunnel: [^\n]*standard output[^\n]*$'
+	done
+	alive "$background"
+}
+
+@test "a full standard output is waited for, within the deadline" {
+	local full
+	serve
+	unread_pipe
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	start_options=(-o "$pipe")
+	start_tunnel -t 0.2 "$port"
+	assert_exit 124
+	assert_match "$(<"$err")" $'^tunnel: [^\n]*standard output[^\n]*$'
+	start_tunnel "$port"
+	full=$pid
+	await listed
+	kill -s WINCH "$pid"
+	start_options=()
+	read_pipe
+	await_text "$copy" "$(cloudflared_url "$(cloudflared_starts | tail -n 1)")"
+	pid=$full
+	await descriptor_is 1 /dev/null
+	stop
+}
+
+@test "a signal ends a tunnel that waits for a full standard output" {
+	unread_pipe
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	start_options=(-o "$pipe")
+	start_tunnel -t 0 8080
+	await listed
+	stop
+	await no_cloudflared
+}
+
+listed() {
+	[ -n "$("$TUNNEL" -l)" ]
+}
+
 @test "-r: a line for every URL, until nobody reads them" {
 	local first
 	unread_pipe
@@ -230,6 +280,24 @@ cloudflared:   second  line, on standard output
 cloudflared: $LONG
 cloudflared: |  $amber  |
 cloudflared: afterwards"
+}
+
+@test "-v shows a line that is too long for a pipe in pieces" {
+	local size
+	serve
+	for size in 1 4031 4032 4033 8064 8065 100000 0; do
+		head -c $size /dev/zero | tr '\0' "$((size % 10))"
+		echo
+	done >"$TMPDIR/lines"
+	scripted 'cat "$TMPDIR/lines"
+		echo "'$amber'"'
+	start_tunnel -v "$port"
+	await_url
+	await_text "$err" "$amber"
+	stop
+	assert_equal "$(LC_ALL=C awk '{ print length <= 4096 }' "$err" | sort -u)" 1
+	assert_equal "$(<"$err")" "$({ fold -w 4032 "$TMPDIR/lines"; echo $amber; } |
+		sed 's/^/cloudflared: /')"
 }
 
 @test "-v with a standard error nobody reads: lines are lost and counted, nothing stalls" {

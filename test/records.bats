@@ -618,6 +618,21 @@ http://[::1]:3000'
 	await ! holder localhost:8080
 }
 
+@test "a tunnel of another PID namespace is listed, but can't be stopped from here" {
+	local new=(unshare --pid --fork --mount-proc)
+	need unshare
+	[ "$(id -u)" = 0 ] || new+=(--map-root-user)
+	"${new[@]}" true 2>/dev/null || skip 'not allowed to unshare'
+	start_background -g 0 8080
+	start_program "${new[@]}" "$TUNNEL" -l 8080
+	assert_exit 0
+	assert_contains "$(<"$out")" "localhost:8080	$url	$background	"
+	start_program "${new[@]}" "$TUNNEL" -k 8080
+	assert_exit 1
+	assert_match "$(<"$err")" "^tunnel: cannot stop the tunnel of localhost:8080, process $background\$"
+	alive "$background"
+}
+
 @test "-k of a tunnel that ends meanwhile, and several -k at once" {
 	local i first
 	for i in 1 2 3 4 5 6; do

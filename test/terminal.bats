@@ -210,6 +210,26 @@ https://[a-z-]*\\.trycloudflare\\.com
 	gone "$cloudflared"
 }
 
+@test "from the background it writes to a terminal that stops those who do" {
+	local tunnel
+	serve
+	open_terminal 80
+	enter 'stty tostop'
+	enter "tunnel $port &"
+	await_cloudflared 1
+	await_screen "$(cloudflared_url "$cloudflared")"
+	tunnel=$(tunnel_of "$cloudflared")
+	await listed "$tunnel"
+	await in_state S "$tunnel"
+	enter 'kill %1'
+	await gone "$tunnel"
+	gone "$cloudflared"
+}
+
+in_state() {
+	[ "$(state "$2")" = "$1" ]
+}
+
 @test "closing the terminal leaves nothing, whoever led its session" {
 	local tunnel program
 	# shellcheck disable=SC2089,SC2090 # quoted for the shell that tmux runs
