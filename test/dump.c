@@ -2,20 +2,23 @@
  * dump: has a program that is measured by gcov count up to its very end.
  *
  * The counters are written at an exit(3). Tunnel never calls that: its processes end by
- * _exit, by a signal that they raise, or as another program. Linked with --wrap, these
- * come instead of the three, and write first. After it counting starts again, for what
+ * _exit, by a signal to themselves, or as another program. Linked with --wrap, these come
+ * instead of the four, and write first. After it counting starts again, for what
  * still happens where the call comes back.
  */
+#include <sys/types.h>
 #include <signal.h>
 #include <unistd.h>
 
 void __gcov_dump(void);
 void __gcov_reset(void);
 void __real__exit(int);
-int __real_raise(int);
+int __real_kill(pid_t, int);
+int __real_execv(const char *, char *const []);
 int __real_execvp(const char *, char *const []);
 void __wrap__exit(int);
-int __wrap_raise(int);
+int __wrap_kill(pid_t, int);
+int __wrap_execv(const char *, char *const []);
 int __wrap_execvp(const char *, char *const []);
 
 static void
@@ -33,10 +36,18 @@ __wrap__exit(int status)
 }
 
 int
-__wrap_raise(int number)
+__wrap_kill(pid_t pid, int number)
+{
+	if (pid == getpid())
+		dump();
+	return __real_kill(pid, number);
+}
+
+int
+__wrap_execv(const char *file, char *const arguments[])
 {
 	dump();
-	return __real_raise(number);
+	return __real_execv(file, arguments);
 }
 
 int
