@@ -97,22 +97,22 @@ static long long now_ms(void) {
 	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Replaces what could drive a terminal: C0, DEL, and C1 alone or as UTF-8. */
+/* Replaces what could drive a terminal: C0, DEL, and C1 as UTF-8 or where that has no such byte. */
 static void make_printable(char *text, size_t length) {
-	for (unsigned char before = 0, c; length > 0; before = (unsigned char)*text++, length--) {
-		c = (unsigned char)*text;
-		bool c1 = c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2);
-		if (c < 0x20 || c == 0x7f || c1) *text = '?';
+	for (int before = 0, more = 0; length > 0; before = *text++, length--) {
+		int c = (unsigned char)*text;
+		bool part = more > 0 && (c & 0xc0) == 0x80, c1 = (c & 0xe0) == 0x80;
+		more = part ? more - 1 : (c >= 0xc2) + (c >= 0xe0) + (c >= 0xf0);
+		if (c < 0x20 || c == 0x7f || (c1 && (!part || before == (char)0xc2))) *text = '?';
 	}
 }
 
 /* Writes what a descriptor takes at once, which others share: O_NONBLOCK isn't ours to set. */
 static bool put(int fd, int wait_ms, const char *text) {
-	size_t length = strlen(text);
 	errno = EAGAIN;
 	if (poll(&(struct pollfd){ fd, POLLOUT, 0 }, 1, wait_ms) != 1) return false;
 	errno = ENOSPC;	/* a disk may take a part */
-	return write(fd, text, length) == (ssize_t)length;
+	return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
 /* Says on a terminal that we wait, in a line without an end, or takes that back. */
@@ -129,7 +129,7 @@ static bool put_line(struct tunnel *t, int length, const char *log) {
 	make_printable(line, (size_t)size);
 	memcpy(line + size, "\n", 2);
 	show_progress(t, false);
-	return put(t->error_fd, log == NULL || t->log_fd == -1 ? MESSAGE_MS : 0, line);
+	return put(t->error_fd, log != NULL && t->lost_lines > 0 ? 0 : MESSAGE_MS, line);
 }
 
 /* Prints a message, one line; a macro, so that compilers check the format. */
@@ -138,7 +138,8 @@ static bool put_line(struct tunnel *t, int length, const char *log) {
 static void block_signals(bool all, bool ours) {
 	sigset_t set;
 	(all ? sigfillset : sigemptyset)(&set);
-	if (ours) sigaddset(&set, SIGTTOU), sigaddset(&set, SIGPIPE);	/* writing tells enough */
+	static const char harmless[] = { SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGURG, SIGWINCH };
+	for (size_t i = 0; ours && i < sizeof harmless; i++) sigaddset(&set, harmless[i]);
 	sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
@@ -167,7 +168,7 @@ static void handle_signals(void (*handler)(int), bool keep_ignored) {
 /* Exits, or dies of t->signal as whoever waits for us expects; process 1 can't. */
 static void quit(struct tunnel *t, int status) {
 	if (t->signal != 0) {
-		sigaction(t->signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+		signal(t->signal, SIG_DFL);
 		block_signals(false, true);
 		kill(getpid(), t->signal);
 	}
@@ -289,11 +290,11 @@ static void take_options(struct tunnel *t, int argc, char **argv) {
 static void check_operands(struct tunnel *t, int count, char **operands) {
 	bool several = t->has['l'] || t->has['k'];
 	const char *fitting = t->has['l'] ? "lj" : t->has['k'] ? "k" : count > 1 ? "cgtvw" : "bcgjrtvw";
-	if (count > 1 && operands[1][0] == '-')
-		refuse(t, "options go before the origin", operands[1]);
+	for (int i = 1; i < count && (several || i < 2); i++)
+		if (operands[i][0] == '-') refuse(t, "options go before the origin", operands[i]);
 	for (char option[] = "-a"; option[1] <= 'z'; option[1]++)
 		if (t->has[(int)option[1]] && strchr(fitting, option[1]) == NULL)
-			refuse(t, "does not go with -k, -l or a command", option);
+			refuse(t, "not possible with the rest", option);
 	if (count < 1 && !t->has['l']) refuse(t, "an origin is missing, such as", "8080");
 	for (int i = several ? count : count > 0; i > 0; i--) take_origin(t, operands[i - 1]);
 	t->command = !several && count > 1 ? operands + 1 : NULL;
@@ -322,12 +323,11 @@ static const char *find_url(const char *text, size_t *length) {
 }
 
 static bool find_registered(const char *text) {
-	bool connection = false;	/* until 2022: Connection 0b3cd2b6-... registered */
-	for (; *text != '\0'; text++) {
-		connection = (connection && *text != '\n') || starts(text, "Connection ");
+	/* until 2022: Connection 0b3cd2b6-... registered */
+	for (bool connection = false; *text != '\0'; text++)
 		if (starts(text, "Registered tunnel connection") ||
 		    (connection && starts(text, " registered"))) return true;
-	}
+		else if (*text == '\n' || starts(text, "Connection ")) connection = *text != '\n';
 	return false;
 }
 
@@ -354,10 +354,11 @@ static const char *choose_hint(const char *text) {
 	for (int i = 0; i < HINTS; i++)
 		for (const char *const *sign = hints[i].signs; *sign != NULL; sign++)
 			for (at = text; *at != '\0'; at++)
-				/* not part of a longer number or identifier, nor some port */
-				if (starts(at, *sign) && strspn(at + strlen(*sign), NAME_CHARS) == 0 &&
-				    (at == text || (strchr(NAME_CHARS, at[-1]) == NULL &&
-				    (at[-1] != ':' || i == EDGE)))) return hints[i].hint;
+				/* numbers: not a part of something longer, nor some port, but "code":429 */
+				if (starts(at, *sign) && (strchr(DIGITS, *at) == NULL ||
+				    (strspn(at + strlen(*sign), NAME_CHARS) == 0 &&
+				    (at == text || (strchr(NAME_CHARS, at[-1]) == NULL && (at[-1] != ':' ||
+				    i == EDGE || (at > text + 1 && at[-2] == '"'))))))) return hints[i].hint;
 	return NULL;
 }
 
@@ -367,7 +368,7 @@ static void show_log(struct tunnel *t, bool all) {
 	while (*text != '\0') {
 		size_t size = strcspn(text, "\n"), piece = size < LINE_SIZE ? size : LINE_SIZE;
 		if (text[size] == '\0' && size <= LINE_SIZE && !all) break;
-		/* the end of a log may take its time, but not once a line is lost */
+		/* the first that standard error has no room for takes its time, the others don't */
 		t->lost_lines += t->lost_lines > 0 || !put_line(t, (int)piece, text);
 		text += piece + (piece == size && text[size] == '\n');
 	}
@@ -429,10 +430,10 @@ static bool search(char path[PATH_SIZE], const char *directories, const char *na
 	for (; directories != NULL; directories = strchr(directories, ':')) {
 		directories += *directories == ':';
 		int length = (int)strcspn(directories, ":");
-		bool in_home = starts(directories, "~/");
+		bool in_home = starts(directories, "~/"), slash = length > 0 && directories[length - 1] == '/';
 		const char *home = in_home ? getenv("HOME") : "";
 		if (home != NULL && snprintf(path, PATH_SIZE, "%s%.*s%s%s", home, length - in_home,
-		    directories + in_home, length > 0 ? "/" : "", name) < PATH_SIZE &&
+		    directories + in_home, slash || length < 1 ? "" : "/", name) < PATH_SIZE &&
 		    stat(path, &file) == 0 && S_ISREG(file.st_mode) && access(path, mode) == 0) return true;
 	}
 	return false;
@@ -442,7 +443,7 @@ static void find_cloudflared(struct tunnel *t, const char *self) {
 	char found[PATH_SIZE], here[PATH_SIZE] = "";
 	if (readlink("/proc/self/exe", here, sizeof here - 1) == -1)
 		snprintf(here, sizeof here, "%s", self);
-	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here : 0] = '\0';
+	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here + 1 : 0] = '\0';
 	bool named = t->has['c'] || (t->program != NULL && t->program[0] != '\0');
 	if (!named && !search(found, getenv("PATH"), "cloudflared", X_OK) &&
 	    (here[0] == '\0' || !search(found, here, "cloudflared", X_OK)) &&
@@ -478,6 +479,7 @@ static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	block_signals(false, false);
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
+	block_signals(false, true);
 	t->error_fd = 2;
 	bool there = errno != ENOENT || (strchr(arguments[0], '/') && access(arguments[0], F_OK) == 0);
 	say(t, "cannot run %s: %s", arguments[0], strerror(errno));
@@ -491,17 +493,16 @@ static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
 	char *arguments[] = { t->path, "tunnel", "--url", t->origin,
 	    configured ? "--config" : NULL, "/dev/null", NULL };
 	/* it should end before we kill it; three minutes are the most it takes */
-	long long all = t->grace_ms;
-	int ms = all < 1000 ? (int)all / 2 : all < 180500 ? (int)all - 500 : 180000;
+	int all = (int)t->grace_ms, ms = all < 1000 ? all / 2 : all < 180500 ? all - 500 : 180000;
 	int end = snprintf(grace, sizeof grace, "TUNNEL_GRACE_PERIOD=%d.%03d", ms / 1000, ms % 1000);
 	while (grace[end - 1] == '0') end--;
 	memcpy(grace + end - (grace[end - 1] == '.'), "s", 2);
 	if (getenv("TUNNEL_GRACE_PERIOD") == NULL) set_variable(grace);
 	if (getenv("NO_AUTOUPDATE") == NULL) set_variable("NO_AUTOUPDATE=true");
 	const char *level = getenv("TUNNEL_LOGLEVEL");
-	static const char quiet[][6] = { "warn", "error", "fatal", "panic" };	/* hide the URL */
-	for (int i = 0; level != NULL && i < 4; i++)
-		if (strncasecmp(level, quiet[i], 6) == 0) set_variable("TUNNEL_LOGLEVEL=info");
+	static const char quiet[] = "warn\0 error\0fatal\0panic";	/* hide the URL */
+	for (int i = 0; level != NULL && i < 24; i += 6)
+		if (strncasecmp(level, quiet + i, 6) == 0) set_variable("TUNNEL_LOGLEVEL=info");
 #if defined(__linux__)
 	prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
 	fcntl(log, 1031, 2 * LOG_READ);	/* F_SETPIPE_SZ: twice the usual, it waits for us less */
@@ -534,9 +535,9 @@ static void start_cloudflared(struct tunnel *t) {
 }
 
 /* Says whether something listens on HOST:PORT, as a name that takes a resolver does.  No
- * answer, in PROBE_MS or until a signal, is no refusal; to be connected to oneself is. */
+ * answer, in PROBE_MS or until a signal, is no refusal. */
 static bool is_listening(const char *name) {
-	union { struct sockaddr any; struct sockaddr_in ip4; struct sockaddr_in6 ip6; } to, own;
+	union { struct sockaddr any; struct sockaddr_in ip4; struct sockaddr_in6 ip6; } to;
 	char host[HOST_SIZE];
 	bool known = false, bracket = name[0] == '[';
 	const char *colon = strrchr(name, ':');
@@ -557,9 +558,8 @@ static bool is_listening(const char *name) {
 		if (error == EINPROGRESS && (poll(wait, 2, PROBE_MS) <= 0 || wait[0].revents == 0 ||
 		    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){ sizeof error }) == -1))
 			error = 0;
-		bool self = getsockname(fd, &own.any, &size) == 0 && memcmp(&own, &to, size) == 0;
-		if (fd != -1) close(fd);
-		if (error == 0 && !self) return true;
+		close(fd);
+		if (error == 0) return true;
 	}
 	return !known;
 }
@@ -650,11 +650,11 @@ static const char *get_result(struct tunnel *t) {
 /* Waits until this byte of a record is not locked, for ms at most. */
 static void wait_for_lock(int fd, int byte, long long ms) {
 	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	alarm((unsigned)(ms < INT_MAX ? ms / 1000 + 1 : INT_MAX));
-	lock_record(fd, F_SETLKW, F_RDLCK, byte, 1);
+	alarm((unsigned)(ms < INT_MAX ? ms / 1000 : INT_MAX));
+	if (ms >= 1000) lock_record(fd, F_SETLKW, F_RDLCK, byte, 1);
 	lock_record(fd, F_SETLK, F_UNLCK, byte, 1);
 	alarm(0);
-	poll(NULL, 0, 5);	/* whoever is between two locks gets to the next one */
+	poll(NULL, 0, 5);	/* less than a second; or who is between two locks gets to the next */
 }
 
 /* Locks the record of our origin; if a tunnel has, -b waits for its URL, and we quit. */
@@ -725,7 +725,7 @@ static void announce(struct tunnel *t) {
 	format_time(t->record.created, time(NULL));
 	write_record(t);
 	bool first = !t->delivered, printed = t->command != NULL || put(1, 0, get_result(t));
-	if (!printed && errno == EAGAIN) return;
+	if (!printed && (errno == EAGAIN || errno == EINTR)) return;
 	if (!printed && first) fail(t, "print the URL to standard output");
 	if (t->ending) return;
 	t->state = UP;
@@ -737,6 +737,7 @@ static void announce(struct tunnel *t) {
 	else if (!printed || !t->has['r']) let_go(t, 1);
 	if (t->waiter != -1) {
 		for (int fd = 0; fd <= 2; fd++) let_go(t, fd);
+		t->terminal = false;
 		if (!t->ending && write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
 		let_go(t, t->waiter);
 	} else if (t->terminal && first && t->command == NULL) say(t, "Ctrl-C to stop");
@@ -745,17 +746,16 @@ static void announce(struct tunnel *t) {
 static void take_death(struct tunnel *t, int status) {
 	bool was_up = t->state == UP, starting = t->state == STARTING, killed = WIFSIGNALED(status);
 	int code = killed ? WTERMSIG(status) : WEXITSTATUS(status);
-	bool unusable = starting && !killed && (code == EXIT_CANNOT_RUN || code == EXIT_NOT_FOUND);
+	bool unusable = code >= EXIT_CANNOT_RUN && starts(t->log, "tunnel: cannot run ");
 	close(t->log_fd), t->log_fd = -1;
 	t->state = WAITING;
 	if (t->ending) return;
 	memset(t->deadline, 0, sizeof t->deadline);
-	if (was_up || starting) {
+	if (unusable) say(t, "%.*s", (int)strcspn(t->log + 8, "\n"), t->log + 8);
+	else if (was_up || starting)
 		say(t, "cloudflared ended (%s %d) %s%s", killed ? "signal" : "exit status", code,
-		    was_up ? "and took the tunnel along: " : "before the tunnel was there",
-		    was_up ? t->record.url : "");
-		show_cause(t, NULL);
-	}
+		    was_up ? "and with it the tunnel " : "before the tunnel was there",
+		    was_up ? t->record.url : ""), show_cause(t, NULL);
 	t->record.url[0] = '\0';
 	write_record(t);
 	t->failures += !was_up;
@@ -789,12 +789,16 @@ static void reap(struct tunnel *t) {
 }
 
 static void take_signal(struct tunnel *t, int number) {
-	static const char harmless[] = { SIGXFSZ, SIGURG, SIGTTIN, SIGWINCH, 0 };
-	if (strchr(harmless, number) != NULL) return;
-	if (number == SIGTSTP || number == SIGCONT) {
+	if (number == SIGTSTP) {
 		show_progress(t, false);
-		if (t->cloudflared > 0) kill(-t->cloudflared, number == SIGTSTP ? SIGSTOP : SIGCONT);
-		if (number == SIGTSTP) kill(getpid(), SIGSTOP);	/* SIGCONT comes next */
+		if (t->cloudflared > 0) kill(-t->cloudflared, SIGSTOP);
+		signal(SIGTSTP, SIG_DFL);	/* a terminal's stops none whom nobody could continue */
+		kill(getpid(), t->terminal ? SIGTSTP : SIGSTOP);
+		signal(SIGTSTP, on_signal);
+	}
+	if (number == SIGTSTP || number == SIGCONT) {
+		if (t->cloudflared > 0) kill(-t->cloudflared, SIGCONT);
+		if (t->command_pid > 0) kill(t->command_pid, SIGCONT);
 	} else if (number == SIGCHLD) {
 		reap(t);
 	} else if (t->command_pid > 0 && !t->ending) {	/* its terminal sends it the others */
@@ -809,7 +813,7 @@ static void take_signal(struct tunnel *t, int number) {
 static void take_deadline(struct tunnel *t, int which) {
 	t->deadline[which] = 0;
 	if (which == PAUSE) search_log(t, true);
-	if (which == RESTART) start_cloudflared(t);
+	if (which == RESTART) start_cloudflared(t), write_record(t);
 	if (which == STOP) stop_cloudflared(t, SIGKILL);
 	if (which == PROBE && !(t->listening = is_listening(t->name)) && !t->has['w'])
 		say(t, "warning: nothing is listening on %s yet", t->name);
@@ -850,8 +854,9 @@ static void wait_for_events(struct tunnel *t) {
 }
 
 /* ---- modes ---- */
-static void run_tunnel(struct tunnel *t) {
+static void run_tunnel(struct tunnel *t, const char *self) {
 	claim_record(t);
+	find_cloudflared(t, self);
 	block_signals(true, true);
 	handle_signals(on_signal, true);
 	if (!make_pipe(signal_pipe) || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1 ||
@@ -878,31 +883,28 @@ static void run_tunnel(struct tunnel *t) {
 }
 
 /* Runs the tunnel in a child, and waits until that has the URL out, passing signals on. */
-static void run_in_background(struct tunnel *t) {
-	int ready[2], number, status = 0;
-	ssize_t size = -1;
+static void run_in_background(struct tunnel *t, const char *self) {
+	int ready[2], number, status = 0, size = -1;
 	sigset_t all;
 	sigfillset(&all);
-	sigaction(SIGCHLD, &(struct sigaction){ .sa_handler = on_signal }, NULL);
+	signal(SIGCHLD, on_signal);
 	block_signals(true, true);
 	pid_t child = make_pipe(ready) ? fork() : -1;
 	if (child == -1) die(t, 1, "go to the background", "");
 	if (child == 0) {
 		/* the caller's locks and pipes are none of a long life's business */
-		for (int fd = 3; fd < 256; fd++) if (fd != t->null && fd != ready[1]) close(fd);
+		for (int fd = 3; fd < 1024; fd++) if (fd != t->null && fd != ready[1]) close(fd);
 		t->waiter = ready[1];
 		setsid();
 		block_signals(false, true);
-		run_tunnel(t);
+		run_tunnel(t, self);
 	}
 	close(ready[1]);
-	while (size == -1 && sigwait(&all, &number) == 0) {
-		if (number == SIGCHLD) size = read(ready[0], &(char){ 0 }, 1);
-		else kill(child, number);
-		if (number == SIGTSTP) kill(getpid(), SIGSTOP);
+	while (size != 1 && waitpid(child, &status, WNOHANG) == 0 && sigwait(&all, &number) == 0) {
+		if (number == SIGCHLD) size = (int)read(ready[0], &(char){ 0 }, 1);
+		else if (number != SIGTSTP) kill(child, number);
 	}
-	if (size == 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status))
-		t->signal = WTERMSIG(status);
+	if (WIFSIGNALED(status)) t->signal = WTERMSIG(status);
 	quit(t, t->signal != 0 ? 128 + t->signal : WEXITSTATUS(status));
 }
 
@@ -935,10 +937,9 @@ static void list_tunnels(struct tunnel *t, int count, char **operands) {
 static bool await_end(struct tunnel *t, pid_t tunnel, long long asked_ms) {
 	int fd = open_record(t, O_RDONLY);
 	pid_t holder = read_record(t, fd);
-	for (long long left = 1; holder == tunnel && left > 0; holder = read_record(t, fd)) {
+	for (long long left; holder == tunnel && (left = asked_ms + t->record.grace_ms +
+	    STOP_EXTRA_MS - now_ms()) > 0; holder = read_record(t, fd))
 		wait_for_lock(fd, ALIVE, left);
-		left = asked_ms + t->record.grace_ms + STOP_EXTRA_MS - now_ms();
-	}
 	if (holder == tunnel && tunnel > 0) {
 		/* while it lives, stopped so that it can't reap, the group is its own */
 		kill(tunnel, SIGSTOP);
@@ -993,7 +994,6 @@ int main(int argc, char **argv) {
 	if (t.has['k'] || t.has['l']) open_directory(&t);
 	if (t.has['l']) list_tunnels(&t, argc - optind, argv + optind);
 	if (t.has['k']) stop_tunnels(&t, argc - optind, argv + optind);
-	find_cloudflared(&t, argv[0]);
-	if (t.has['b']) run_in_background(&t);
-	run_tunnel(&t);
+	if (t.has['b']) run_in_background(&t, argv[0]);
+	run_tunnel(&t, argv[0]);
 }

@@ -115,12 +115,24 @@ slow_url(const char *text, size_t size, size_t *start)
 	return 0;
 }
 
-/* Is c, after what came before in the output, something that could drive a terminal? */
+/* Is there, at this place of the output, something that could drive a terminal? */
 static bool
-drives(unsigned char before, unsigned char c)
+drives(const char *text, size_t at)
 {
-	return c < 0x20 || c == 0x7f || (c >= 0x80 && c <= 0x9f && (before < 0x80 ||
-	    before == 0xc2));
+	unsigned char c = (unsigned char)text[at];
+
+	if (c < 0x80 || c > 0x9f)
+		return c < 0x20 || c == 0x7f;
+	for (size_t back = 1; back <= 3 && back <= at; back++) {
+		unsigned char lead = (unsigned char)text[at - back];
+
+		if (lead >= 0xc0)
+			return lead < 0xc2 || (lead == 0xc2 && back == 1) ||
+			    back > (lead < 0xe0 ? 1u : lead < 0xf0 ? 2u : 3u);
+		if (lead < 0x80)
+			return true;
+	}
+	return true;
 }
 
 /* Returns the length of the valid UTF-8 character at text, and the character, or 0. */
@@ -399,10 +411,8 @@ fuzz_copy(const uint8_t *data, size_t size)
 		demand(line_length < PIPE_BUF, "copied lines are short enough to be whole");
 		demand(line_length >= strlen(prefix) &&
 		    memcmp(line, prefix, strlen(prefix)) == 0, "copied lines have a prefix");
-		unsigned char before = 0;
-		for (size_t j = 0; j < line_length; before = (unsigned char)line[j++])
-			demand(!drives(before, (unsigned char)line[j]),
-			    "no control character is copied");
+		for (size_t j = 0; j < line_length; j++)
+			demand(!drives(line, j), "no control character is copied");
 		pieces++;
 		bytes += line_length - strlen(prefix);
 		int end_of_lost = 0;
@@ -436,13 +446,12 @@ static void
 fuzz_printable(const uint8_t *data, size_t size)
 {
 	char *text = copy(data, size);
-	unsigned char before = 0;
 	uint32_t character;
 
 	make_printable(text, size);
 	demand(text[size] == '\0', "printing changes no length");
-	for (size_t i = 0; i < size; before = (unsigned char)text[i++])
-		demand(!drives(before, (unsigned char)text[i]), "no control character");
+	for (size_t i = 0; i < size; i++)
+		demand(!drives(text, i), "no control character");
 	for (size_t i = 0, length; i < size; i += length > 0 ? length : 1) {
 		length = decode(data + i, size - i, &character);
 		demand(length == 0 || character < 0x20 || (character >= 0x7f &&
@@ -456,16 +465,20 @@ fuzz_printable(const uint8_t *data, size_t size)
 	free(text);
 }
 
-/* Does text have this, which is no part of a longer word, number or (unless it may be
- * one) port? */
+/* Does text have this, which if it is a number is no part of a longer word or number, nor
+ * (unless it may be one, or is JSON) a port? */
 static bool
 has_sign(const char *text, const char *sign, bool port)
 {
 	size_t length = strlen(sign);
 
 	for (size_t i = 0; text[i] != '\0'; i++) {
-		if (strncmp(text + i, sign, length) == 0 && !goes_on(text[i + length]) &&
-		    (i == 0 || (!goes_on(text[i - 1]) && (port || text[i - 1] != ':'))))
+		if (strncmp(text + i, sign, length) != 0)
+			continue;
+		if (sign[0] > '9')
+			return true;
+		if (!goes_on(text[i + length]) && (i == 0 || (!goes_on(text[i - 1]) && (port ||
+		    text[i - 1] != ':' || (i > 1 && text[i - 2] == '"')))))
 			return true;
 	}
 	return false;
@@ -613,10 +626,8 @@ fuzz_seconds(const uint8_t *data, size_t size)
 static bool
 is_printable(const char *text)
 {
-	unsigned char before = 0;
-
-	for (; *text != '\0'; before = (unsigned char)*text++) {
-		if (drives(before, (unsigned char)*text))
+	for (size_t i = 0; text[i] != '\0'; i++) {
+		if (drives(text, i))
 			return false;
 	}
 	return true;
