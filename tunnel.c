@@ -98,12 +98,12 @@ static long long now_ms(void) {
 }
 
 /* Replaces what could drive a terminal: C0, DEL, and C1 as UTF-8 or where that has no such byte. */
-static void make_printable(char *text, size_t length) {
-	for (int before = 0, more = 0; length > 0; before = *text++, length--) {
-		int c = (unsigned char)*text;
-		bool part = more > 0 && (c & 0xc0) == 0x80, c1 = (c & 0xe0) == 0x80;
-		more = part ? more - 1 : (c >= 0xc2) + (c >= 0xe0) + (c >= 0xf0);
-		if (c < 0x20 || c == 0x7f || (c1 && (!part || before == (char)0xc2))) *text = '?';
+static void make_printable(char *text) {
+	for (int c, more; (c = (unsigned char)*text) != '\0'; text += more + 1) {
+		more = (c >= 0xc2) + (c >= 0xe0) + (c >= 0xf0);
+		for (int i = 1; i <= more; i++) if ((text[i] & 0xc0) != 0x80) more = 0;
+		bool c1 = (text[more] & 0xe0) == 0x80 && (more == 0 || c == 0xc2);
+		if (c < 0x20 || c == 0x7f || c1) text[more] = '?';
 	}
 }
 
@@ -126,7 +126,7 @@ static bool put_line(struct tunnel *t, int length, const char *log) {
 	char line[PIPE_BUF];
 	int size = snprintf(line, sizeof line, "%s%.*s", log != NULL ? "cloudflared: " : "tunnel: ",
 	    length < LINE_SIZE ? length : LINE_SIZE, log != NULL ? log : t->said);
-	make_printable(line, (size_t)size);
+	make_printable(line);
 	memcpy(line + size, "\n", 2);
 	show_progress(t, false);
 	return put(t->error_fd, log != NULL && t->lost_lines > 0 ? 0 : MESSAGE_MS, line);

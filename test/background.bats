@@ -104,7 +104,7 @@ start_many() {
 	need flock
 	cd "$TMPDIR"
 	# shellcheck disable=SC2016 # the inner shell's
-	start_program bash -c 'exec 9>lock 63>other; flock 9; flock 63; "$1" -b 8080 7>&1 >url | cat' \
+	start_program bash -c 'exec 9>lock 630>other; flock 9; flock 630; "$1" -b 8080 7>&1 >url | cat' \
 		- "$TUNNEL"
 	assert_exit 0
 	assert_match "$(cat url)" '^https://[a-z-]*\.trycloudflare\.com$'
@@ -191,6 +191,17 @@ start_many() {
 	assert_signal INT
 	gone "$(cat "$FAKE_DIR/grandchild")" || fail 'a straggler is still there'
 	gone "$cloudflared" || fail 'cloudflared is still there'
+}
+
+@test "Ctrl-Z doesn't stop the waiting -b" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'next; echo "$word" >&2'
+	start_tunnel -b 8080
+	await_cloudflared 1
+	kill -s TSTP "$pid"
+	next https://amber-apple.trycloudflare.com
+	assert_exit 0
+	stop 8080
 }
 
 @test "killing the waiting -b stops the start" {

@@ -97,6 +97,20 @@ field() {
 	PATH=$TMPDIR/links:${PATH#*:} ran "$TMPDIR/beside" 8080
 }
 
+@test "the one beside tunnel is found in / as well, as in an image that has but the two" {
+	need chroot musl-gcc
+	[ "$(id -u)" = 0 ] || skip 'not allowed to chroot'
+	mkdir -p "$TMPDIR/root/dev"
+	musl-gcc -Os -static -o "$TMPDIR/root/tunnel" "$ROOT/tunnel.c"
+	musl-gcc -Os -static -o "$TMPDIR/root/cloudflared" "$ROOT/test/flood.c"
+	: >"$TMPDIR/root/dev/null"
+	unset CLOUDFLARED FAKE_DIR
+	start_program chroot "$TMPDIR/root" /tunnel 8080
+	await_url
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "what cannot be run is passed over in PATH" {
 	plant "$TMPDIR/good"
 	mkdir -p "$TMPDIR/directory/cloudflared" "$TMPDIR/text"

@@ -52,6 +52,14 @@ start_ready() {
 	none_left_behind
 }
 
+@test "127 even if nobody is left to be told" {
+	mkfifo "$TMPDIR/left"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program bash -c 'exec 7<>"$0" 9>"$0" 7<&-; exec "$@" 2>&9 9>&-' \
+		"$TMPDIR/left" "$TUNNEL" 8080 no-such-command
+	assert_exit 127
+}
+
 @test "standard input is the command's" {
 	run_tunnel 8080 cat <<<'to be read'
 	assert_equal "$ended" 'exit 0'
@@ -157,6 +165,22 @@ $signals\$"
 		assert_equal "$(cat "$out")" $'ready\ncaught'
 		gone "$cloudflared"
 	done
+}
+
+@test "TERM reaches a command that was stopped with its tunnel once both are continued" {
+	# shellcheck disable=SC2016 # it is for the command
+	start_tunnel 8080 sh -c 'echo $$ >"$TMPDIR/command"; exec sleep 600'
+	await test -s "$TMPDIR/command"
+	local command
+	command=$(<"$TMPDIR/command")
+	kill -s STOP "$command"
+	kill -s TSTP "$pid"
+	await stopped "$command"
+	await stopped "$pid"
+	kill -s TERM "$pid"
+	kill -s CONT "$pid"
+	assert_exit 143
+	gone "$command"
 }
 
 @test "a command that survives TERM keeps its tunnel" {

@@ -402,6 +402,16 @@ activity() {
 	assert_labelled
 }
 
+@test "a cloudflared that exits with 126 or 127 by itself is an end like any other" {
+	local number
+	for number in 126 127; do
+		cloudflared_script <<<"echo 'sh: no-such-program: not found' >&2; exit $number"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_said "exit status $number"
+	done
+}
+
 @test "a dead cloudflared without a word" {
 	cloudflared_script <<<'exit 0'
 	run_tunnel 8080
@@ -437,6 +447,8 @@ activity() {
 		assert_equal "$ended" 'exit 1'
 		assert_said "$cause"
 	done <<-'END'
+		minutes {"level":"error","status":429,"message":"no new tunnel"}
+		DNS ERR Post "https://api.trycloudflare.com/tunnel": dial tcp4: i/o timeout
 		minutes ERR Error unmarshaling QuickTunnel response: error code: 1015 error="invalid character"
 		DNS failed to request quick Tunnel: Post "https://api.trycloudflare.com/tunnel": dial tcp: lookup api.trycloudflare.com: no such host
 		7844.*WARP ERR Failed to create new quic connection error="failed to dial to edge with quic: timeout: no recent network activity" connIndex=0

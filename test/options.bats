@@ -122,8 +122,12 @@ taken() {
 		assert_contains "$errors" 'options go before the origin'
 		refused -v 8080 "$option" true
 	done
-	refused -l 8080 -j
-	refused -k 8080 -v
+	for option in -l -k; do
+		refused $option 8080 -j
+		assert_contains "$errors" 'options go before the origin'
+		refused $option 8080 8081 -j
+		assert_contains "$errors" 'options go before the origin'
+	done
 }
 
 @test "what follows the command is the command's" {

@@ -209,7 +209,8 @@ descriptor_is() {
 	start_tunnel "$port"
 	full=$pid
 	await listed
-	kill -s WINCH "$pid"
+	local i
+	for ((i = 0; i < 100; i++)); do kill -s CONT "$pid"; kill -s WINCH "$pid"; done
 	start_options=()
 	read_pipe
 	await_text "$copy" "$(cloudflared_url "$(cloudflared_starts | tail -n 1)")"
@@ -426,6 +427,17 @@ assert_clean() {
 	assert_equal "$ended" 'exit 1'
 	assert_clean "$err"
 	assert_contains "$errors" '[31mred'
+}
+
+@test "a C1 byte is replaced unless it is a part of UTF-8" {
+	scripted 'printf "\351\23331mred \303\251\23331m \342\202\23331m \360\237\230\200\233 \303\233\n" >&2
+		echo "'$amber'"'
+	start_tunnel -v 8080
+	await_url
+	await_text "$err" "$amber"
+	stop
+	assert_contains "$(<"$err")" "cloudflared: $(printf '\351?31mred \303\251?31m \342\202\23331m')"
+	assert_contains "$(<"$err")" "$(printf '\360\237\230\200? \303\233')"
 }
 
 @test "every message is one line that says who says it" {

@@ -618,6 +618,24 @@ http://[::1]:3000'
 	await ! holder localhost:8080
 }
 
+@test "-k kills a tunnel that ignores TERM and has restarted, and its new cloudflared" {
+	cloudflared_script <<-'END'
+		echo $$ >>"$FAKE_DIR/starts"
+		[ "$(wc -l <"$FAKE_DIR/starts")" -gt 1 ] || exit 1
+		trap '' TERM
+		while :; do sleep 0.1; done
+	END
+	export CLOUDFLARED
+	start_options=(-i TERM)
+	start_tunnel -r -t 0 -g 0 8080
+	start_options=()
+	await_cloudflared 2
+	local deaf=$pid
+	stop 8080
+	assert_signal KILL "$deaf"
+	gone "$cloudflared" || fail 'cloudflared is still there'
+}
+
 @test "a tunnel of another PID namespace is listed, but can't be stopped from here" {
 	local new=(unshare --pid --fork --mount-proc)
 	need unshare

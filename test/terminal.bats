@@ -193,6 +193,20 @@ https://[a-z-]*\\.trycloudflare\\.com
 	gone "$cloudflared"
 }
 
+@test "Ctrl-Z where there is no shell to resume it stops nothing" {
+	open_terminal 80 "'$TUNNEL' 8080"
+	await_screen 'Ctrl-C to stop'
+	await_cloudflared 1
+	local tunnel
+	tunnel=$(tunnel_of "$cloudflared")
+	terminal send-keys C-z
+	await_text "$FAKE_DIR/$cloudflared.signals" CONT
+	await in_state S "$tunnel"
+	terminal send-keys C-c
+	await gone "$tunnel"
+	gone "$cloudflared"
+}
+
 @test "Ctrl-Z and bg: it goes on in the background" {
 	local tunnel
 	open_terminal 80
