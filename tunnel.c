@@ -62,7 +62,7 @@ enum {
 struct record {	/* what others can know of a tunnel, as it is in its file */
 	long long grace_ms;
 	pid_t pid, group;	/* tunnel's process, cloudflared's process group or 0 */
-	char url[URL_SIZE], created[40], error[MESSAGE_SIZE], scheme[8];
+	char url[URL_SIZE], created[40], error[MESSAGE_SIZE], tls;
 };
 
 struct tunnel {
@@ -129,7 +129,7 @@ static bool put_line(struct tunnel *t, int length, const char *log) {
 	make_printable(line);
 	memcpy(line + size, "\n", 2);
 	show_progress(t, false);
-	return put(t->error_fd, log != NULL && t->lost_lines > 0 ? 0 : MESSAGE_MS, line);
+	return put(t->error_fd, log != NULL && t->has['v'] ? t->lost_lines == 0 : MESSAGE_MS, line);
 }
 
 /* Prints a message, one line; a macro, so that compilers check the format. */
@@ -168,7 +168,7 @@ static void handle_signals(void (*handler)(int), bool keep_ignored) {
 /* Exits, or dies of t->signal as whoever waits for us expects; process 1 can't. */
 static void quit(struct tunnel *t, int status) {
 	if (t->signal != 0) {
-		signal(t->signal, SIG_DFL);
+		handle_signals(SIG_DFL, true);
 		block_signals(false, true);
 		kill(getpid(), t->signal);
 	}
@@ -368,7 +368,6 @@ static void show_log(struct tunnel *t, bool all) {
 	while (*text != '\0') {
 		size_t size = strcspn(text, "\n"), piece = size < LINE_SIZE ? size : LINE_SIZE;
 		if (text[size] == '\0' && size <= LINE_SIZE && !all) break;
-		/* the first that standard error has no room for takes its time, the others don't */
 		t->lost_lines += t->lost_lines > 0 || !put_line(t, (int)piece, text);
 		text += piece + (piece == size && text[size] == '\n');
 	}
@@ -480,7 +479,7 @@ static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
 	if (arguments[0] == t->path) execv(t->path, arguments);
 	else execvp(arguments[0], arguments);
 	block_signals(false, true);
-	t->error_fd = 2;
+	t->error_fd = 2, t->progress = false;
 	bool there = errno != ENOENT || (strchr(arguments[0], '/') && access(arguments[0], F_OK) == 0);
 	say(t, "cannot run %s: %s", arguments[0], strerror(errno));
 	_exit(there ? EXIT_CANNOT_RUN : EXIT_NOT_FOUND);
@@ -535,19 +534,20 @@ static void start_cloudflared(struct tunnel *t) {
 }
 
 /* Says whether something listens on HOST:PORT, as a name that takes a resolver does.  No
- * answer, in PROBE_MS or until a signal, is no refusal. */
+ * answer, in PROBE_MS or until a signal, is no refusal; to be connected to oneself is. */
 static bool is_listening(const char *name) {
 	union { struct sockaddr any; struct sockaddr_in ip4; struct sockaddr_in6 ip6; } to;
 	char host[HOST_SIZE];
 	bool known = false, bracket = name[0] == '[';
 	const char *colon = strrchr(name, ':');
+	in_port_t port = htons((in_port_t)atoi(colon + 1));
 	snprintf(host, HOST_SIZE, "%.*s", (int)(colon - name) - 2 * bracket, name + bracket);
 	bool local = strncasecmp(host, "localhost", 10) == 0;
 	for (int ip6 = 0; ip6 < 2; ip6++) {
 		socklen_t size = ip6 ? sizeof to.ip6 : sizeof to.ip4;
 		memset(&to, 0, sizeof to);
 		to.any.sa_family = ip6 ? AF_INET6 : AF_INET;
-		*(ip6 ? &to.ip6.sin6_port : &to.ip4.sin_port) = htons((in_port_t)atoi(colon + 1));
+		*(ip6 ? &to.ip6.sin6_port : &to.ip4.sin_port) = port;
 		if (inet_pton(to.any.sa_family, !local ? host : ip6 ? "::1" : "127.0.0.1",
 		    ip6 ? (void *)&to.ip6.sin6_addr : &to.ip4.sin_addr) != 1) continue;
 		known = true;
@@ -558,8 +558,9 @@ static bool is_listening(const char *name) {
 		if (error == EINPROGRESS && (poll(wait, 2, PROBE_MS) <= 0 || wait[0].revents == 0 ||
 		    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){ sizeof error }) == -1))
 			error = 0;
+		bool own = getsockname(fd, &to.any, &size) == 0 && to.ip4.sin_port == port;
 		close(fd);
-		if (error == 0) return true;
+		if (error == 0 && !own) return true;
 	}
 	return !known;
 }
@@ -610,13 +611,11 @@ static pid_t read_record(struct tunnel *t, int fd) {
 	/* those who wait have read locks, which a question about a read lock leaves out */
 	pid_t holder = fd == -1 ? 0 : lock_record(fd, F_GETLK, F_RDLCK, ALIVE, 1);
 	bool whole = pread(fd, record, sizeof *record, 0) == sizeof *record;
-	record->url[URL_SIZE - 1] = record->error[MESSAGE_SIZE - 1] = '\0';
-	record->created[sizeof record->created - 1] = record->scheme[7] = '\0';
+	record->url[URL_SIZE - 1] = record->created[39] = record->error[MESSAGE_SIZE - 1] = '\0';
 	if (!whole || (holder > 0 && holder != record->pid) || record->group < 0 ||
 	    record->group == 1 || record->grace_ms < 0 || record->grace_ms > 86400 * 1000 ||
 	    match_url(record->url, true) != strlen(record->url) ||
-	    record->created[strspn(record->created, DIGITS "-:TZ")] != '\0' ||
-	    (strcmp(record->scheme, "http") != 0 && strcmp(record->scheme, "https") != 0))
+	    record->created[strspn(record->created, DIGITS "-:TZ")] != '\0')
 		*record = (struct record){ .pid = holder };
 	return holder;
 }
@@ -638,9 +637,9 @@ static const char *get_result(struct tunnel *t) {
 	for (const char *c = url; *c != '\0'; c++)
 		id = ((id ^ (unsigned char)*c) * 16777619) & 0xffffffff;
 	if (t->has['j'])
-		snprintf(t->result, sizeof t->result, "{\"id\":\"quick-%08lx\",\"origin\":\"%s://%s\","
+		snprintf(t->result, sizeof t->result, "{\"id\":\"quick-%08lx\",\"origin\":\"http%s://%s\","
 		    "\"port\":%s,\"url\":\"%s\",\"hostname\":\"%s\",\"createdAt\":\"%s\",\"pid\":%ld}\n",
-		    id, t->record.scheme, t->name, strrchr(t->name, ':') + 1, url, url + 8, created, pid);
+		    id, t->record.tls ? "s" : "", t->name, strrchr(t->name, ':') + 1, url, url + 8, created, pid);
 	else if (t->has['l'])
 		snprintf(t->result, sizeof t->result, "%s\t%s\t%ld\t%s\n", t->name, url, pid, created);
 	else snprintf(t->result, sizeof t->result, "%s\n", url);
@@ -778,6 +777,7 @@ static void reap(struct tunnel *t) {
 			for (int i = 0; i < READS; i++) read_log(t);	/* what it wrote before */
 			if (t->command == NULL && t->waiter == -1) announce(t);
 			t->cloudflared = t->record.group = 0;
+			if (t->state != UP) t->record.url[0] = '\0';
 			write_record(t);
 			if (waitpid(pid, &status, 0) == pid) take_death(t, status);
 		} else if (waitpid(pid, &status, 0) == pid && pid == t->command_pid) {
@@ -792,9 +792,9 @@ static void take_signal(struct tunnel *t, int number) {
 	if (number == SIGTSTP) {
 		show_progress(t, false);
 		if (t->cloudflared > 0) kill(-t->cloudflared, SIGSTOP);
-		signal(SIGTSTP, SIG_DFL);	/* a terminal's stops none whom nobody could continue */
-		kill(getpid(), t->terminal ? SIGTSTP : SIGSTOP);
-		signal(SIGTSTP, on_signal);
+		sigaction(SIGTSTP, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+		kill(getpid(), t->terminal ? SIGTSTP : SIGSTOP);	/* unless nobody could resume us */
+		handle_signals(on_signal, true);
 	}
 	if (number == SIGTSTP || number == SIGCONT) {
 		if (t->cloudflared > 0) kill(-t->cloudflared, SIGCONT);
@@ -818,7 +818,7 @@ static void take_deadline(struct tunnel *t, int which) {
 	if (which == PROBE && !(t->listening = is_listening(t->name)) && !t->has['w'])
 		say(t, "warning: nothing is listening on %s yet", t->name);
 	if (which == PROBE && !t->listening && t->has['w']) t->deadline[PROBE] = now_ms() + PROBE_AGAIN_MS;
-	if (which != START) return;
+	if (which != START || (t->delivered && is_ready(t))) return;
 	bool no_url = t->record.url[0] == '\0', no_reader = is_ready(t);
 	bool no_port = t->has['w'] && !t->listening;
 	say(t, "no tunnel within %s s: %s%s%s", t->start, no_url ? "cloudflared gave no URL" :
@@ -869,8 +869,7 @@ static void run_tunnel(struct tunnel *t, const char *self) {
 	if (t->terminal && t->has['v'] && t->waiter == -1)
 		t->error_fd = open("/dev/fd/2", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (t->error_fd == -1) t->error_fd = 2;
-	t->record = (struct record){ .pid = getpid(), .grace_ms = t->grace_ms, .scheme = "http" };
-	if (starts(t->origin, "https")) t->record.scheme[4] = 's';
+	t->record = (struct record){ t->grace_ms, .pid = getpid(), .tls = t->origin[4] == 's' };
 	start_cloudflared(t);
 	write_record(t);
 	while (!t->ending || t->cloudflared != 0 || t->command_pid != 0 || (t->group != 0 &&
@@ -887,7 +886,7 @@ static void run_in_background(struct tunnel *t, const char *self) {
 	int ready[2], number, status = 0, size = -1;
 	sigset_t all;
 	sigfillset(&all);
-	signal(SIGCHLD, on_signal);
+	handle_signals(on_signal, true);
 	block_signals(true, true);
 	pid_t child = make_pipe(ready) ? fork() : -1;
 	if (child == -1) die(t, 1, "go to the background", "");
@@ -896,6 +895,7 @@ static void run_in_background(struct tunnel *t, const char *self) {
 		for (int fd = 3; fd < 1024; fd++) if (fd != t->null && fd != ready[1]) close(fd);
 		t->waiter = ready[1];
 		setsid();
+		handle_signals(SIG_DFL, true);
 		block_signals(false, true);
 		run_tunnel(t, self);
 	}

@@ -645,7 +645,7 @@ fuzz_record(const uint8_t *data, size_t size)
 
 	/* noise seldom has the size of a record, so the rest of one surrounds it */
 	memset(bytes, 0, sizeof bytes);
-	*record = (struct record){ .pid = 1, .scheme = "http" };
+	*record = (struct record){ .pid = 1 };
 	memcpy(bytes, record, sizeof bytes);
 	if (size > 2) {
 		size_t at = (size_t)(data[0] * 256 + data[1]) % sizeof bytes;
@@ -675,7 +675,7 @@ fuzz_round_trip(const uint8_t *data, size_t size)
 	char *text = copy_string(data, size);
 	size_t found;
 	const char *url = find_url(text, &found), *rest = url != NULL ? url + found : text;
-	struct record wrote = { .scheme = "http" };
+	struct record wrote = { .pid = 0 };
 
 	if (next_number(&seed) % 2)
 		strcpy(wrote.created, "2026-11-21T01:58:36Z");
