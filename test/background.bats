@@ -281,6 +281,35 @@ start_many() {
 	stop 8080
 }
 
+@test "-b that waits for another's start takes no URL from a tunnel that dies before it works" {
+	[ -r /proc/locks ] || skip 'no /proc here'
+	local pipe=$TMPDIR/full other
+	mkfifo "$pipe"
+	exec 8<>"$pipe"
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo https://dead-apple.trycloudflare.com >&2; next; exit 3'
+	start_options=(-e "$pipe")
+	start_tunnel -w -t 0 8080
+	start_options=()
+	other=$pid
+	await_cloudflared 1
+	CLOUDFLARED=$ROOT/fake-cloudflared.sh start_tunnel -b 8080
+	await waits_for_lock "$pid"
+	next
+	assert_exit 1 "$other"
+	assert_exit 0
+	await_cloudflared 2
+	assert_equal "$(<"$out")" "$(cloudflared_url "$cloudflared")"
+	exec 8>&-
+	stop 8080
+}
+
+# The child of -b is in the kernel's queue for a lock.
+waits_for_lock() {
+	grep -q -- "-> POSIX  ADVISORY  READ $(children_of "$1") " /proc/locks
+}
+
 @test "-b that waits for another's start: deadline and signals are its own" {
 	FAKE_MODE=silent start_tunnel -t 0 8080
 	await_cloudflared 1

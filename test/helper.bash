@@ -44,6 +44,7 @@
 #                  $cloudflared to the process id of the Nth
 #   gone PID, alive PID         is there such a process (a zombie is gone)
 #   stopped PID                 has it been stopped by TSTP or STOP
+#   children_of PID             print the process ids of its children
 #   holder HOST:PORT            print the process that holds the lock on the record
 #
 # Asserting. All of them show what they got.
@@ -216,6 +217,10 @@ alive() {
 
 stopped() {
 	[ "$(state "$1")" = T ]
+}
+
+children_of() {
+	grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d / -f 3
 }
 
 holder() {

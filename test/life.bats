@@ -48,10 +48,6 @@ has_proc() {
 	[ -r /proc/self/status ] || skip 'no /proc here'
 }
 
-children_of() {
-	grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d / -f 3
-}
-
 # --- signals --------------------------------------------------------------------------
 
 @test "INT, TERM, HUP and QUIT stop the tunnel, which dies of that signal" {

@@ -259,6 +259,33 @@ listed() {
 	stop
 }
 
+@test "-r: a reader that pauses gets the later URL when it goes on" {
+	local first
+	unread_pipe
+	start_options=(-o "$pipe")
+	start_tunnel -r -t 0.5 8080
+	start_options=()
+	await_cloudflared 1
+	first=$cloudflared
+	# Its line, and then no room for another.
+	await listed
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	dd if=/dev/zero of="$pipe" bs=1 oflag=nonblock 2>/dev/null || :
+	kill -s KILL "$first"
+	await_cloudflared 2
+	await listed
+	# The deadline passes.
+	run_tunnel -t 0.6 -c "$ROOT/fake-cloudflared.sh" -w 8081
+	local tunnel
+	tunnel=$(tunnel_of "$cloudflared")
+	alive "$cloudflared"
+	read_pipe
+	await_text "$copy" "$(cloudflared_url "$cloudflared")"
+	assert_equal "$(wc -l <"$FAKE_DIR/starts" | tr -d ' ')" 3
+	kill -s TERM "$tunnel"
+	await gone "$tunnel"
+}
+
 # --- standard error -------------------------------------------------------------------
 
 @test "-v copies the log, each line with its source before it" {
@@ -333,6 +360,21 @@ lost_some() {
 	next tick
 	ticks=$((ticks + 1))
 	return 1
+}
+
+@test "-v with a standard error that is read slowly: nothing stalls, a signal ends it at once" {
+	unread_pipe
+	export CLOUDFLARED=$ROOT/test/flood FLOOD_BYTES=20M
+	start_options=(-e "$pipe")
+	start_tunnel -v 8080
+	local tunnel=$pid
+	start_options=()
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'while dd bs=4096 count=1 2>/dev/null; do sleep 0.1; done' <"$pipe"
+	pid=$tunnel
+	await_cloudflared 1
+	await test -s "$FAKE_DIR/$cloudflared.flooded"
+	stop
 }
 
 @test "-v with a standard error nobody reads: a signal ends it at once" {

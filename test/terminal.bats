@@ -207,6 +207,18 @@ https://[a-z-]*\\.trycloudflare\\.com
 	gone "$cloudflared"
 }
 
+@test "-r on a terminal: a cloudflared that has gone ends it at once" {
+	# shellcheck disable=SC2016 # it is for the script
+	cloudflared_script <<<'rm "$0"; exit 1'
+	open_terminal 80
+	enter 'tunnel -r 8080'
+	await_screen 'tunnel: cannot run'
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo status=$?'
+	await_screen status=127
+	assert_equal "$(screen | grep -c '^cloudflared:')" 0
+}
+
 @test "Ctrl-Z and bg: it goes on in the background" {
 	local tunnel
 	open_terminal 80

@@ -375,6 +375,20 @@ timeout_names() {
 	done
 }
 
+@test "-w doesn't take itself for the server" {
+	need unshare ip
+	local new=(unshare --net)
+	[ "$(id -u)" = 0 ] || new+=(--map-root-user)
+	"${new[@]}" ip link set lo up 2>/dev/null || skip 'not allowed to unshare'
+	# From one of two ports to that port, a connection is its own other end.
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program "${new[@]}" sh -c 'ip link set lo up &&
+		echo "40000 40001" >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"' - \
+		"$TUNNEL" -w -t 2 40000
+	assert_exit 124
+	assert_match "$(<"$err")" 'nothing is listening on localhost:40000'
+}
+
 @test "a server that isn't accepting counts as listening and delays nothing" {
 	local option
 	serve -b
