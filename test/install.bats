@@ -243,7 +243,7 @@ live() {
 @test "make live: fails if nothing comes through, or something stays" {
 	short_cut
 	printf '#!/bin/sh\necho "curl: no way" >&2; exit 6\n' >"$BATS_TEST_TMPDIR/bin/curl"
-	LIVE_SECONDS=1 live
+	LIVE_SECONDS=8 live
 	[ "$status" != 0 ] || fail 'it succeeded'
 	assert_contains "$errors" 'live: curl: no way'
 	FAKE_MODE=rate-limited live
