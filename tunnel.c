@@ -886,8 +886,8 @@ static void run_in_background(struct tunnel *t, const char *self) {
 	int ready[2], number, status = 0, size = -1;
 	sigset_t all;
 	sigfillset(&all);
-	handle_signals(on_signal, true);
 	block_signals(true, true);
+	handle_signals(on_signal, true);
 	pid_t child = make_pipe(ready) ? fork() : -1;
 	if (child == -1) die(t, 1, "go to the background", "");
 	if (child == 0) {
