@@ -404,7 +404,7 @@ static void read_log(struct tunnel *t) {
 		if (n == -1) fail(t, "read cloudflared's log");
 		size_t size = n > 0 ? (size_t)n : 0;
 		if (size == 0) close(t->log_fd), t->log_fd = -1;
-		while ((nul = memchr(fresh, '\0', size)) != NULL) *nul = '?';
+		for (nul = fresh; (nul = memchr(nul, '\0', (size_t)(fresh + size - nul))) != NULL; ) *nul = '?';
 		fresh[size] = '\0';
 		t->log_length += size;
 		if (t->state == STARTING) search_log(t, size == 0);
