@@ -10,7 +10,7 @@ ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHCOMPDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 PORT ?= 8080
 
-HELPERS = test/start test/listen test/flood test/lock
+HELPERS = test/helpers/start test/helpers/listen test/helpers/flood test/helpers/lock
 
 .PHONY: all demo test lint live fuzz faults sanitize portable coverage soak bench install uninstall dist clean
 
@@ -19,21 +19,21 @@ all: tunnel
 tunnel: tunnel.c
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ tunnel.c
 
-test/start: test/start.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/start.c
+test/helpers/start: test/helpers/start.c
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/start.c
 
-test/listen: test/listen.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/listen.c
+test/helpers/listen: test/helpers/listen.c
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/listen.c
 
-test/flood: test/flood.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/flood.c
+test/helpers/flood: test/helpers/flood.c
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/flood.c
 
-test/lock: test/lock.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/lock.c
+test/helpers/lock: test/helpers/lock.c
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/lock.c
 
-test/fuzzer: test/fuzz.c tunnel.c
+test/proof/fuzzer: test/proof/fuzz.c tunnel.c
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	-o $@ test/fuzz.c
+	-o $@ test/proof/fuzz.c
 
 # 127: tunnel found no cloudflared, and has said so.
 demo: all
@@ -51,32 +51,32 @@ lint:
 	@test/run -l
 
 fuzz:
-	@MAKE='$(MAKE)' test/fuzz
+	@MAKE='$(MAKE)' test/proof/fuzz
 
 # FAULTS=short makes it a sample.
 faults:
-	@test/faults
+	@test/proof/faults
 
 sanitize:
-	@CC='$(CC)' MAKE='$(MAKE)' test/sanitize
+	@CC='$(CC)' MAKE='$(MAKE)' test/proof/sanitize
 
 # PORTABLE=short for the gist of it.
 portable:
-	@MAKE='$(MAKE)' test/portable
+	@MAKE='$(MAKE)' test/proof/portable
 
 coverage:
-	@MAKE='$(MAKE)' test/coverage
+	@MAKE='$(MAKE)' test/proof/coverage
 
 # SOAK_SECONDS, BENCH_ROUNDS and so on: see the heads of the scripts.
 soak:
-	@MAKE='$(MAKE)' test/soak
+	@MAKE='$(MAKE)' test/proof/soak
 
 bench:
-	@CC='$(CC)' test/bench
+	@CC='$(CC)' test/proof/bench
 
 # With a real cloudflared and a network; CLOUDFLARED=path says which.
 live: all
-	@test/live
+	@test/proof/live
 
 install: all
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)/man1" \
@@ -103,4 +103,4 @@ dist:
 	gzip -9nf "tunnel-$$version.tar" && echo "tunnel-$$version.tar.gz"
 
 clean:
-	rm -f tunnel $(HELPERS) test/fuzzer
+	rm -f tunnel $(HELPERS) test/proof/fuzzer

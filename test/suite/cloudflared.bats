@@ -102,7 +102,7 @@ field() {
 	[ "$(id -u)" = 0 ] || skip 'not allowed to chroot'
 	mkdir -p "$TMPDIR/root/dev"
 	musl-gcc -Os -static -o "$TMPDIR/root/tunnel" "$ROOT/tunnel.c"
-	musl-gcc -Os -static -o "$TMPDIR/root/cloudflared" "$ROOT/test/flood.c"
+	musl-gcc -Os -static -o "$TMPDIR/root/cloudflared" "$ROOT/test/helpers/flood.c"
 	: >"$TMPDIR/root/dev/null"
 	unset CLOUDFLARED FAKE_DIR
 	start_program chroot "$TMPDIR/root" /tunnel 8080
@@ -300,7 +300,7 @@ field() {
 		start_options+=(-i "$signal" -b "$signal")
 	done
 	# No shell, for some of them empty their mask before anything else.
-	export CLOUDFLARED=$ROOT/test/flood
+	export CLOUDFLARED=$ROOT/test/helpers/flood
 	starts 8080
 	# Above 31 the real-time signals begin, which are the C library's.
 	assert_equal "$(sed -n 's/^\(SigBlk\|SigIgn\):.*\(.......\)$/\1 \2/p' \

@@ -29,7 +29,7 @@ open_terminal() {
 	# A server that is being killed still has the last one's.
 	socket=tunnel-$$-$((++terminals))
 	terminal new-session -d -x "$1" -y 100 \
-		"exec '$ROOT/test/start' -- ${2:-bash --norc --noprofile -i}"
+		"exec '$ROOT/test/helpers/start' -- ${2:-bash --norc --noprofile -i}"
 	[ $# -gt 1 ] || await shows '$'
 }
 

@@ -255,7 +255,7 @@ has_proc() {
 @test "the log goes on being read, at constant memory" {
 	has_proc
 	local id tunnels=()
-	CLOUDFLARED=$ROOT/test/flood
+	CLOUDFLARED=$ROOT/test/helpers/flood
 	export FLOOD_BYTES=16M
 	start_tunnel 8080
 	tunnels+=("$pid")
@@ -294,7 +294,7 @@ has_proc() {
 @test "with -v, a full standard error stalls neither cloudflared nor a signal" {
 	mkfifo "$TMPDIR/full"
 	exec 7<>"$TMPDIR/full"
-	CLOUDFLARED=$ROOT/test/flood
+	CLOUDFLARED=$ROOT/test/helpers/flood
 	start_options=(-e "$TMPDIR/full")
 	FLOOD_BYTES=4M open_tunnel -v 8080
 	await test -s "$FAKE_DIR/$cloudflared.flooded"
@@ -307,7 +307,7 @@ has_proc() {
 @test "an idle tunnel never wakes up" {
 	has_proc
 	local id tunnels=()
-	CLOUDFLARED=$ROOT/test/flood
+	CLOUDFLARED=$ROOT/test/helpers/flood
 	start_tunnel 8080
 	tunnels+=("$pid")
 	start_tunnel -r -v 8081
@@ -585,7 +585,7 @@ activity() {
 @test "few descriptors: business as usual or an error, never a hang" {
 	local files pids=() outs=()
 	# A shell script alone needs more.
-	CLOUDFLARED=$ROOT/test/flood
+	CLOUDFLARED=$ROOT/test/helpers/flood
 	for files in 3 4 5 6 7 8 9 10; do
 		start_options=(-n "$files")
 		start_tunnel -t 10 "$((8080 + files))"

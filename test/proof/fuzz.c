@@ -5,7 +5,7 @@
  * What a target demands follows from the manual, not from the program: what is found or
  * parsed is so a second time here, slowly and obviously.
  *
- * usage: test/fuzzer FILE...   runs these inputs; see test/fuzz for the rest
+ * usage: test/proof/fuzzer FILE...   runs these inputs; see test/proof/fuzz for the rest
  *
  * In the inputs that play a log, byte 1 makes runs: "\1" c n stands for n times c, and
  * for (n - 127) * 512 times c where n is over 127. So a label of 64 letters and a line
@@ -14,7 +14,7 @@
 #define main tunnel_main
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wreturn-type"	/* only main may do without a return */
-#include "../tunnel.c"
+#include "../../tunnel.c"
 #pragma GCC diagnostic pop
 #undef main
 

@@ -51,7 +51,7 @@ stop() {
 	start_tunnel 8080
 	await_url
 	records=$TMPDIR/tunnel-$(id -u)
-	assert_equal "$("$ROOT/test/lock" "$records/localhost:8080")" "$pid"
+	assert_equal "$("$ROOT/test/helpers/lock" "$records/localhost:8080")" "$pid"
 	assert_equal "$(find "$records" -prune -perm 700)" "$records"
 	assert_equal "$("$TUNNEL" -l | cut -f 2)" "$url"
 	stop 8080
@@ -65,7 +65,7 @@ stop() {
 	await_url
 	local record
 	record=/tmp/tunnel-$(id -u)/localhost:$port
-	assert_equal "$("$ROOT/test/lock" "$record")" "$pid"
+	assert_equal "$("$ROOT/test/helpers/lock" "$record")" "$pid"
 	assert_equal "$("$TUNNEL" -l "$port" | cut -f 2)" "$url"
 	stop "$port"
 	rm "$record"

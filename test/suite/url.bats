@@ -214,7 +214,7 @@ timeout_names() {
 
 @test "a URL behind 256 MiB of one endless line is found, in less than 4 MiB" {
 	[ -r /proc/self/status ] || skip 'no /proc here'
-	export CLOUDFLARED=$ROOT/test/flood FLOOD_LINE=1 FLOOD_BYTES=256M
+	export CLOUDFLARED=$ROOT/test/helpers/flood FLOOD_LINE=1 FLOOD_BYTES=256M
 	start_tunnel 8080
 	await -t 60 url_or_end
 	await_url
@@ -224,7 +224,7 @@ timeout_names() {
 
 @test "an endless line behind the URL, and endless lines with -v, take no memory either" {
 	[ -r /proc/self/status ] || skip 'no /proc here'
-	export CLOUDFLARED=$ROOT/test/flood FLOOD_BYTES=64M
+	export CLOUDFLARED=$ROOT/test/helpers/flood FLOOD_BYTES=64M
 	local line options
 	for options in 8080 '-v 8081'; do
 		for line in '' 1; do

@@ -313,12 +313,12 @@ stop() {
 }
 
 @test "flood, the compiled one" {
-	FLOOD_BYTES=2M start_program "$ROOT/test/flood" tunnel --url http://localhost:8080
+	FLOOD_BYTES=2M start_program "$ROOT/test/helpers/flood" tunnel --url http://localhost:8080
 	await_text "$err" 'Registered'
 	[ "$(wc -c <"$err")" -gt 2097152 ]
 	assert_match "$(cat "$FAKE_DIR/$pid.flooded")" '^[0-9]+$'
 	stop
-	FLOOD_LINE=1 FLOOD_BYTES=100K start_program "$ROOT/test/flood" tunnel --url http://localhost:8080
+	FLOOD_LINE=1 FLOOD_BYTES=100K start_program "$ROOT/test/helpers/flood" tunnel --url http://localhost:8080
 	await_text "$err" 'Registered'
 	[ "$(head -n 1 "$err" | wc -c)" -gt 102400 ]
 }
@@ -362,7 +362,7 @@ SigIgn: 0000002"
 	mkdir "$TMPDIR/inner"
 	# bats would take @test at the start of a line here for one of this file's.
 	sed "s/^TEST/@test/" >"$TMPDIR/inner/leak.bats" <<-END
-		source '$ROOT/test/helper.bash'
+		source '$ROOT/test/suite/helper.bash'
 		TEST "leaves a process behind" {
 			sleep 600 >/dev/null 2>&1 3>&- &
 		}

@@ -19,7 +19,7 @@
 #   start_tunnel ARGUMENT...    runs $TUNNEL in the background
 #   start_program COMMAND...    the same for any program
 #   FAKE_MODE=silent start_tunnel 8080        a variable for one start
-#   start_options=(-c 0 -i CHLD)              set before: options of test/start, such as
+#   start_options=(-c 0 -i CHLD)              set before: options of test/helpers/start, such as
 #                  -b SIGNAL, -c FD, -g, -n FILES, -o FILE, -e FILE. Without them all
 #                  signals are at their default and only 0 to 2 are open.
 #   run_tunnel ARGUMENT...      start_tunnel, await_exit; sets $output and $errors to
@@ -73,7 +73,7 @@
 # After each test (common_teardown): everything started gets TERM and must be gone in
 # 5 s; then no process that carries the test's FAKE_DIR in its environment may be left.
 
-ROOT=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd -P)
+ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd -P)
 
 setup() {
 	common_setup
@@ -94,7 +94,7 @@ common_setup() {
 	TUNNEL=${TUNNEL:-$ROOT/tunnel}
 	export -n TUNNEL
 	for name in start listen flood lock; do
-		[ -x "$ROOT/test/$name" ] || fail "test/$name is not built: run make test/$name"
+		[ -x "$ROOT/test/helpers/$name" ] || fail "test/helpers/$name is not built: run make test/helpers/$name"
 	done
 	export HOME=$BATS_TEST_TMPDIR/home TMPDIR=$BATS_TEST_TMPDIR/tmp
 	export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/run FAKE_DIR=$BATS_TEST_TMPDIR/fake
@@ -224,7 +224,7 @@ children_of() {
 }
 
 holder() {
-	"$ROOT/test/lock" "$XDG_RUNTIME_DIR/tunnel/$1" 2>/dev/null
+	"$ROOT/test/helpers/lock" "$XDG_RUNTIME_DIR/tunnel/$1" 2>/dev/null
 }
 
 start_program() {
@@ -236,7 +236,7 @@ start_program() {
 	err=$BATS_TEST_TMPDIR/$number.err
 	: >"$out"
 	: >"$err"
-	pid=$("$ROOT/test/start" -r "$BATS_TEST_TMPDIR/$number.result" -o "$out" -e "$err" \
+	pid=$("$ROOT/test/helpers/start" -r "$BATS_TEST_TMPDIR/$number.result" -o "$out" -e "$err" \
 		${start_options[@]+"${start_options[@]}"} -- "$@" 3>&-)
 	[ -n "$pid" ] || fail "could not start $1"
 	echo "$pid $number" >>"$BATS_TEST_TMPDIR/numbers"
@@ -433,7 +433,7 @@ tunnel_of() {
 # A program started for a test's needs must not look like the one that is tested.
 serve() {
 	local out err pid start_options=()
-	start_program "$ROOT/test/listen" "$@"
+	start_program "$ROOT/test/helpers/listen" "$@"
 	await test -s "$out" -o -s "$err"
 	port=$(<"$out")
 	server=$pid

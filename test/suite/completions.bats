@@ -177,7 +177,7 @@ bash_offers_for() {
 	unset TMUX BASH_ENV PROMPT_COMMAND
 	export SHELL=/bin/sh PS1='$ ' HISTFILE='' TMUX_TMPDIR=$TMPDIR
 	terminal new-session -d -x 100 -y 30 \
-		"exec '$ROOT/test/start' -- bash --norc --noprofile -i"
+		"exec '$ROOT/test/helpers/start' -- bash --norc --noprofile -i"
 	shows() {
 		[[ $(terminal capture-pane -p) == *"$1"* ]]
 	}

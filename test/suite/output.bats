@@ -364,7 +364,7 @@ lost_some() {
 
 @test "-v with a standard error that is read slowly: nothing stalls, a signal ends it at once" {
 	unread_pipe
-	export CLOUDFLARED=$ROOT/test/flood FLOOD_BYTES=20M
+	export CLOUDFLARED=$ROOT/test/helpers/flood FLOOD_BYTES=20M
 	start_options=(-e "$pipe")
 	start_tunnel -v 8080
 	local tunnel=$pid
@@ -380,7 +380,7 @@ lost_some() {
 @test "-v with a standard error nobody reads: a signal ends it at once" {
 	local mode
 	unread_pipe
-	export CLOUDFLARED=$ROOT/test/flood FLOOD_BYTES=2M
+	export CLOUDFLARED=$ROOT/test/helpers/flood FLOOD_BYTES=2M
 	start_options=(-e "$pipe")
 	start_tunnel -v 8080
 	await_url
@@ -396,7 +396,7 @@ lost_some() {
 	terminal
 	kill -s STOP "$server"
 	await stopped "$server"
-	export CLOUDFLARED=$ROOT/test/flood FLOOD_BYTES=2M
+	export CLOUDFLARED=$ROOT/test/helpers/flood FLOOD_BYTES=2M
 	start_options=(-e "$terminal")
 	start_tunnel -v 8080
 	await_url
