@@ -8,41 +8,32 @@ MANDIR ?= $(PREFIX)/share/man
 BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHCOMPDIR ?= $(PREFIX)/share/fish/vendor_completions.d
-PORT ?= 8080
+PORT ?=
 
-HELPERS = test/helpers/start test/helpers/listen test/helpers/flood test/helpers/lock
+HELPERS = test/helpers/start test/helpers/listen test/helpers/flood \
+	test/helpers/lock test/helpers/authority test/helpers/page
 
-.PHONY: all demo test lint live fuzz faults sanitize portable coverage soak bench install uninstall dist clean
+.PHONY: all helpers demo test lint live fuzz faults sanitize portable coverage mutants \
+	soak bench install uninstall dist clean
 
 all: tunnel
 
 tunnel: tunnel.c
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ tunnel.c
 
-test/helpers/start: test/helpers/start.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/start.c
+# What the tests call, each from the C file of its name.
+helpers: $(HELPERS)
 
-test/helpers/listen: test/helpers/listen.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/listen.c
-
-test/helpers/flood: test/helpers/flood.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/flood.c
-
-test/helpers/lock: test/helpers/lock.c
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ test/helpers/lock.c
+.c:
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $<
 
 test/proof/fuzzer: test/proof/fuzz.c tunnel.c
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	-o $@ test/proof/fuzz.c
 
-# 127: tunnel found no cloudflared, and has said so.
-demo: all
-	@./tunnel $(PORT) || { \
-	status=$$?; [ $$status -eq 127 ] || exit $$status; \
-	echo 'demo: a stand-in plays cloudflared: the URL is MADE UP and leads nowhere.' >&2; \
-	echo 'demo: for a real one install cloudflared, from your package manager or' >&2; \
-	echo 'demo: https://github.com/cloudflare/cloudflared/releases' >&2; \
-	exec ./tunnel -c ./fake-cloudflared.sh $(PORT); }
+# A page of its own; with PORT=3000 what listens there.
+demo: all test/helpers/page
+	@test/helpers/demo $(PORT)
 
 test:
 	@MAKE='$(MAKE)' test/run
@@ -66,6 +57,10 @@ portable:
 
 coverage:
 	@MAKE='$(MAKE)' test/proof/coverage
+
+# MUTANTS says how many mistakes are made for the tests to notice.
+mutants:
+	@test/proof/mutants
 
 # SOAK_SECONDS, BENCH_ROUNDS and so on: see the heads of the scripts.
 soak:

@@ -1,999 +1,6625 @@
 /*
  * tunnel - a public https://LABEL.trycloudflare.com address for a local port
  *
- * Runs one cloudflared quick tunnel, prints the address that is in its log, and looks after
- * the process until it is told to stop.  "help" is the usage.  Three ideas:
- * - A pipe that is never left unread: a full one would block cloudflared, which logs to
- *   it.  We read for as long as it lives, and never write where we might wait.
- * - A process group that is never left behind: cloudflared leads one, so that Ctrl-C
- *   reaches it only through us.  When it ends we look without reaping, kill what is left
- *   of the group while the zombie still holds the id, and only then let that go.
- * - A lock that says who lives: a tunnel locks its record, a file named after the origin.
- *   The kernel takes the lock back however we die, and tells whoever asks which process
- *   holds it.  There is no daemon, and nothing goes stale.
- * All that happens comes out of one poll(2) and one table of deadlines.
+ * Runs one cloudflared quick tunnel, prints the address when it works, and
+ * looks after the process until it is told to stop.  "usage_text" is the
+ * usage, "The life of a tunnel" the table of what happens when.
+ *
+ * Four ideas carry it:
+ * - A pipe that is never left unread: a full one would block cloudflared,
+ *   which logs to it.  We read for as long as it lives, and write nothing
+ *   that we would have to wait for, but for a moment for a message.
+ * - A process group that is never left behind: cloudflared leads one, so that
+ *   Ctrl-C reaches it only through us.  When it ends we look without reaping,
+ *   kill what is left of the group while the zombie still holds the id, and
+ *   only then let that go.
+ * - A lock that says who lives: a tunnel locks its record, a file named after
+ *   the origin.  The kernel takes the lock back however we die, and tells
+ *   whoever asks which process holds it.  No daemon, nothing goes stale.
+ * - A name that is asked of those only who can't spoil it: a resolver that is
+ *   asked too early remembers "no such name" for half an hour, so we ask the
+ *   name servers of the zone themselves.
+ *
+ * All that happens comes out of one poll(2).
  */
+#if defined(__linux__) || defined(__sun)
+#undef _XOPEN_SOURCE
 #undef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L
-#define _FILE_OFFSET_BITS 64	/* or 32-bit systems refuse files with a large inode number */
+#define _XOPEN_SOURCE 700	/* elsewhere it would hide what we use */
+#define __EXTENSIONS__
+#endif
+/* Or 32-bit systems refuse files with a large inode number. */
+#define _FILE_OFFSET_BITS 64
+
+#include <sys/types.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <arpa/inet.h>
 #include <netinet/in.h>
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
+
 #if defined(__linux__)
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #elif defined(__FreeBSD__)
 #include <sys/procctl.h>
 #endif
 
-#define VERSION "1.0"
+#define VERSION "2.0"
+#define ZONE "trycloudflare.com"
 #define DIGITS "0123456789"
-#define NAME_CHARS DIGITS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
-#ifndef SIGWINCH
-#define SIGWINCH 28, 29	/* and SIGINFO: POSIX hides both on macOS and the BSDs */
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define NAME_CHARS DIGITS LETTERS "-_"
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Compilers that can check the format of what is said are asked to. */
+#if defined(__GNUC__)
+#define PRINTF_LIKE(text, first) \
+	__attribute__((format(printf, text, first)))
+#else
+#define PRINTF_LIKE(text, first)
 #endif
 
-enum { START, PAUSE, PROBE, RESTART, STOP, DEADLINES };
-enum { ALIVE, NO_URL };	/* bytes of a record that are locked while that is so */
-enum {
-	HOST_SIZE = 250, ORIGIN_SIZE = 264, URL_SIZE = 96, PATH_SIZE = 4096, MESSAGE_SIZE = 1024,
-	LINE_SIZE = PIPE_BUF - 64,	/* a longer log line is shown in pieces */
-	LOG_TAIL = 8192, LAST_LINES = 10,	/* kept for when cloudflared fails */
-	LOG_READ = 65536, READS = 16,	/* what a pipe holds; until signals get a turn */
-	PAUSE_MS = 100, PROBE_MS = 100, PROBE_AGAIN_MS = 50, MESSAGE_MS = 250,
-	FAILURES = 6, RESTART_MS = 1000, RESTART_MAX_MS = 30000, STOP_EXTRA_MS = 2000,
-	EXIT_DEADLINE = 124, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127
+enum {	/* bytes, with the NUL that ends a string */
+	HOST_SIZE = 250,
+	NAME_SIZE = HOST_SIZE + 6,	/* host:port */
+	ORIGIN_SIZE = NAME_SIZE + 8,	/* https://host:port */
+	URL_SIZE = 96,
+	PATH_SIZE = 4096,
+	MESSAGE_SIZE = PATH_SIZE + 1024,
+	REASON_SIZE = 1024,		/* why a tunnel ended, in its record */
+	TIME_SIZE = 24,			/* 2026-11-21T01:58:36Z */
+	RECORD_SIZE = 4096
 };
 
-struct record {	/* what others can know of a tunnel, as it is in its file */
-	long long grace_ms;
-	pid_t pid, group;	/* tunnel's process, cloudflared's process group or 0 */
-	char url[URL_SIZE], created[40], error[MESSAGE_SIZE], tls;
-};
-
-struct tunnel {
-	/* for a start or the end; for the URL; until SIGTERM; until SIGKILL */
-	enum { WAITING, STARTING, UP, STOPPING, KILLED } state;
-	pid_t cloudflared, group, command_pid;	/* 0: none, or reaped */
-	int log_fd, null, error_fd;	/* descriptors, -1: none; /dev/null; standard error */
-	int directory, record_fd, waiter;	/* records; ours, locked; to whom -b let wait */
-	int status, signal, signals, failures;	/* failures in a row */
-	bool ending, delivered;		/* with status or signal; a URL is printed */
-	bool registered, listening;	/* what -w waits for */
-	bool terminal, progress;	/* standard error is one, shows that we wait */
-	const char *name;		/* localhost:8080, the end of origin */
-	char *log;			/* a string; -v has shown what is before log_shown */
-	size_t log_length, log_shown, lost_lines;	/* that it could not show */
-	long long start_ms, grace_ms, restart_ms, deadline[DEADLINES];	/* 0: none */
-	const char *program, *start;	/* arguments of -c, or NULL, and -t */
-	char **command;			/* NULL: none */
-	bool has[128];			/* options, by their letters */
-	struct record record;		/* ours, or the last one read */
-	char path[PATH_SIZE], origin[ORIGIN_SIZE];	/* cloudflared's, http://localhost:8080 */
-	char said[MESSAGE_SIZE], result[2048];	/* the last message; the URL's line */
+enum {	/* exit statuses, beside 0, 1 and 128+n */
+	EXIT_USAGE = 2,
+	EXIT_DEADLINE = 124,
+	EXIT_CANNOT_RUN = 126,
+	EXIT_NOT_FOUND = 127
 };
 
 extern char **environ;
-static int signal_pipe[2] = { -1, -1 };
 
-/* ---- time, messages, ends ---- */
-static long long now_ms(void) {
+/* ======================================================================
+ * What differs between systems
+ *
+ * Nothing below this section asks which system it is.  Each function says
+ * what it comes to where the system has no such thing.
+ * ====================================================================== */
+
+/* Signals that POSIX doesn't know and that mustn't end a tunnel. */
+#if !defined(SIGWINCH)
+#define SIGWINCH SIGURG
+#endif
+#if !defined(SIGINFO)
+#define SIGINFO SIGURG	/* Ctrl-T of the BSDs and macOS */
+#endif
+
+#if defined(__linux__)
+/* Not declared unless one asks for much more than we need. */
+long syscall(long number, ...);
+#endif
+
+/*
+ * Has the system send us SIGTERM when our parent dies.  Returns false where
+ * it can't: then a keeper does it (see start_keeper).
+ */
+static bool
+die_with_parent(void)
+{
+#if defined(__linux__)
+	return prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0) == 0;
+#elif defined(PROC_PDEATHSIG_CTL)
+	int number = SIGTERM;
+
+	return procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &number) == 0;
+#else
+	return false;
+#endif
+}
+
+/* Says whether die_with_parent can work here, which a parent must know. */
+static bool
+needs_keeper(void)
+{
+#if defined(__linux__) || defined(PROC_PDEATHSIG_CTL)
+	return false;
+#else
+	return true;
+#endif
+}
+
+/*
+ * Makes the orphans among our descendants our children, so that they can be
+ * found and waited for.  Elsewhere they are lost sight of.
+ */
+static void
+adopt_orphans(void)
+{
+#if defined(PR_SET_CHILD_SUBREAPER)
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+#endif
+}
+
+/* Lets a pipe hold twice as much, so that its writer waits for us less. */
+static void
+widen_pipe(int fd, int bytes)
+{
+#if defined(__linux__)
+	fcntl(fd, 1031, bytes);		/* F_SETPIPE_SZ */
+#else
+	(void)fd;
+	(void)bytes;
+#endif
+}
+
+/* Closes every descriptor from this one on; or so many as anybody has. */
+static void
+close_from(int first)
+{
+#if defined(SYS_close_range)
+	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+		return;
+#endif
+	for (int fd = first; fd < 65536; fd++)
+		close(fd);
+}
+
+/*
+ * Takes hold of a process, so that a signal can't hit another one that has
+ * its id by then.  Returns a descriptor, or -1: then only its id is known.
+ */
+static int
+open_process(pid_t pid)
+{
+#if defined(SYS_pidfd_open)
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+#else
+	(void)pid;
+	return -1;
+#endif
+}
+
+static int
+signal_process(int process, pid_t pid, int number)
+{
+#if defined(SYS_pidfd_send_signal)
+	if (process != -1)
+		return (int)syscall(SYS_pidfd_send_signal, process, number,
+		    NULL, 0);
+#else
+	(void)process;
+#endif
+	return kill(pid, number);
+}
+
+/*
+ * Finds a child of ours, whoever made it.  Returns its id, or 0 if there is
+ * none or the system doesn't tell.
+ */
+static pid_t
+find_child(void)
+{
+#if defined(__linux__)
+	static DIR *processes;		/* kept open */
+	struct dirent *entry;
+	char path[NAME_MAX + 16];
+	char stat[512];
+
+	if (processes == NULL)
+		processes = opendir("/proc");
+	if (processes == NULL)
+		return 0;
+	rewinddir(processes);
+	while ((entry = readdir(processes)) != NULL) {
+		ssize_t size = -1;
+		char *parent;
+		int fd;
+
+		if (atoll(entry->d_name) <= 0)
+			continue;
+		snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd != -1) {
+			size = read(fd, stat, sizeof stat - 1);
+			close(fd);
+		}
+		stat[size > 0 ? size : 0] = '\0';
+		/* PID (NAME) STATE PARENT, and a name may hold anything */
+		parent = strrchr(stat, ')');
+		if (parent != NULL && strlen(parent) > 4 &&
+		    atoll(parent + 4) == getpid())
+			return (pid_t)atoll(entry->d_name);
+	}
+#endif
+	return 0;
+}
+
+/*
+ * Writes the path of our own executable, all links followed if the system
+ * can do that; else the one that it was called by.
+ */
+static void
+find_executable(const char *name, char *path, size_t size)
+{
+#if defined(__linux__)
+	ssize_t length = readlink("/proc/self/exe", path, size - 1);
+
+	if (length > 0) {
+		path[length] = '\0';
+		return;
+	}
+#else
+	char *real = realpath(name, NULL);
+
+	if (real != NULL) {
+		snprintf(path, size, "%s", real);
+		free(real);
+		return;
+	}
+#endif
+	snprintf(path, size, "%s", name);
+}
+
+/*
+ * Writes the name by which another description of a file can be opened.  On
+ * macOS and the BSDs that is no more than a dup, but a terminal has its own.
+ */
+static void
+name_descriptor(int fd, char *path, size_t size)
+{
+#if !defined(__linux__)
+	const char *terminal = isatty(fd) ? ttyname(fd) : NULL;
+
+	if (terminal != NULL) {
+		snprintf(path, size, "%s", terminal);
+		return;
+	}
+#endif
+	snprintf(path, size, "/dev/fd/%d", fd);
+}
+
+/* Returns how many columns a terminal has, or 0 if it doesn't tell. */
+static int
+count_columns(int fd)
+{
+#if defined(TIOCGWINSZ)
+	struct winsize size;
+
+	if (ioctl(fd, TIOCGWINSZ, &size) == 0)
+		return size.ws_col;
+#endif
+	(void)fd;
+	return 0;
+}
+
+/* ======================================================================
+ * Text, time and descriptors
+ *
+ * Small things that everything else uses.  They know nothing of tunnels.
+ * ====================================================================== */
+
+static bool
+starts_with(const char *text, const char *beginning)
+{
+	return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+static bool
+is_empty(const char *text)
+{
+	return text == NULL || text[0] == '\0';
+}
+
+static bool
+consists_of(const char *text, const char *characters)
+{
+	return text[strspn(text, characters)] == '\0';
+}
+
+/* Copies a string, or as much of it as there is room for. */
+static void
+copy_text(char *to, size_t size, const char *from)
+{
+	snprintf(to, size, "%s", from);
+}
+
+/* Copies so many characters of a text. */
+static void
+copy_part(char *to, size_t size, const char *from, size_t length)
+{
+	snprintf(to, size, "%.*s", (int)length, from);
+}
+
+/* In any case of letters, as in the DNS. */
+static bool
+same_name(const char *one, const char *other)
+{
+	return strncasecmp(one, other, strlen(one) + 1) == 0;
+}
+
+/* Finds a string before `end`.  Returns NULL if it isn't there. */
+static const char *
+find(const char *text, const char *end, const char *wanted)
+{
+	size_t length = strlen(wanted);
+
+	while ((size_t)(end - text) >= length) {
+		size_t places = (size_t)(end - text) - length + 1;
+
+		text = memchr(text, wanted[0], places);
+		if (text == NULL)
+			return NULL;
+		if (memcmp(text, wanted, length) == 0)
+			return text;
+		text++;
+	}
+	return NULL;
+}
+
+/* How many bytes a UTF-8 character has that begins so; 1 if none does. */
+static size_t
+utf8_length(const char *text)
+{
+	unsigned char first = (unsigned char)text[0];
+	size_t length = 1;
+
+	if (first >= 0xf0)
+		length = 4;
+	else if (first >= 0xe0)
+		length = 3;
+	else if (first >= 0xc2)
+		length = 2;
+	for (size_t i = 1; i < length; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 1;
+	return length;
+}
+
+/*
+ * Replaces what could drive a terminal: C0, DEL, and every character with a
+ * byte from 0x80 to 0x9f, which are the C1 controls of a terminal that
+ * doesn't read UTF-8.
+ */
+static void
+make_printable(char *text)
+{
+	while (text[0] != '\0') {
+		size_t length = utf8_length(text);
+		bool control = false;
+
+		for (size_t i = 0; i < length; i++) {
+			unsigned char c = (unsigned char)text[i];
+
+			if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+				control = true;
+		}
+		if (control)
+			memset(text, '?', length);
+		text += length;
+	}
+}
+
+/* The clock that nobody sets, in milliseconds. */
+static long long
+now_ms(void)
+{
 	struct timespec now = { 0, 0 };
+
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Replaces what could drive a terminal: C0, DEL, and C1 as UTF-8 or where that has no such byte. */
-static void make_printable(char *text) {
-	for (int c, more; (c = (unsigned char)*text) != '\0'; text += more + 1) {
-		more = (c >= 0xc2) + (c >= 0xe0) + (c >= 0xf0);
-		for (int i = 1; i <= more; i++) if ((text[i] & 0xc0) != 0x80) more = 0;
-		bool c1 = (text[more] & 0xe0) == 0x80 && (more == 0 || c == 0xc2);
-		if (c < 0x20 || c == 0x7f || c1) text[more] = '?';
+/*
+ * Writes a time of day as 2026-11-21T01:58:36Z.  The libraries' way is twice
+ * as large as all of our records.
+ */
+static void
+format_time(char text[TIME_SIZE], time_t when)
+{
+	unsigned days = (unsigned)(when / 86400);
+	unsigned seconds = (unsigned)(when % 86400);
+	unsigned year = 1970;
+	unsigned month = 1;
+
+	for (;;) {
+		bool leap = year % 4 == 0 &&
+		    (year % 100 != 0 || year % 400 == 0);
+		unsigned length = 30 + (month + month / 8) % 2;
+
+		if (month == 2)
+			length = leap ? 29 : 28;
+		if (days < length)
+			break;
+		days -= length;
+		month++;
+		if (month > 12) {
+			month = 1;
+			year++;
+		}
 	}
+	snprintf(text, TIME_SIZE, "%04u-%02u-%02uT%02u:%02u:%02uZ",
+	    year % 10000, month % 100, (days + 1) % 100, seconds / 3600 % 24,
+	    seconds / 60 % 60, seconds % 60);
 }
 
-/* Writes what a descriptor takes at once, which others share: O_NONBLOCK isn't ours to set. */
-static bool put(int fd, int wait_ms, const char *text) {
-	errno = EAGAIN;
-	if (poll(&(struct pollfd){ fd, POLLOUT, 0 }, 1, wait_ms) != 1) return false;
-	errno = ENOSPC;	/* a disk may take a part */
-	return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+/* Sleeps, unless a signal is handled. */
+static void
+sleep_ms(int ms)
+{
+	poll(NULL, 0, ms);
 }
 
-/* Says on a terminal that we wait, in a line without an end, or takes that back. */
-static void show_progress(struct tunnel *t, bool show) {
-	const char *line = show ? "tunnel: waiting for the URL" : "\r                           \r";
-	if (show != t->progress && put(t->error_fd, 0, line)) t->progress = show;
+static bool
+set_close_on_exec(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC) != -1;
 }
 
-/* Prints a line of the log, or if that is NULL what we have said. */
-static bool put_line(struct tunnel *t, int length, const char *log) {
-	char line[PIPE_BUF];
-	int size = snprintf(line, sizeof line, "%s%.*s", log != NULL ? "cloudflared: " : "tunnel: ",
-	    length < LINE_SIZE ? length : LINE_SIZE, log != NULL ? log : t->said);
-	make_printable(line);
-	memcpy(line + size, "\n", 2);
-	show_progress(t, false);
-	return put(t->error_fd, log != NULL && t->has['v'] ? t->lost_lines == 0 : MESSAGE_MS, line);
+/* Closes a descriptor, if it is one, and forgets it. */
+static void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
 }
 
-/* Prints a message, one line; a macro, so that compilers check the format. */
-#define say(t, ...) put_line(t, snprintf((t)->said, MESSAGE_SIZE, __VA_ARGS__), NULL)
-
-static void block_signals(bool all, bool ours) {
-	sigset_t set;
-	(all ? sigfillset : sigemptyset)(&set);
-	static const char harmless[] = { SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGURG, SIGWINCH };
-	for (size_t i = 0; ours && i < sizeof harmless; i++) sigaddset(&set, harmless[i]);
-	sigprocmask(SIG_SETMASK, &set, NULL);
+static void
+close_pipe(int ends[2])
+{
+	close_fd(&ends[0]);
+	close_fd(&ends[1]);
 }
 
-/* Leaves word.  SIGALRM, without a pipe, lets a wait for a lock fail, even one about to begin. */
-static void on_signal(int number) {
-	int error = errno;
-	if (signal_pipe[1] == -1 && number == SIGALRM) alarm(1);
-	while (write(signal_pipe[1], &(char){ (char)number }, 1) == -1 && errno == EINTR) continue;
+/*
+ * Makes a pipe that no program we run inherits, and that is read without
+ * waiting.  Returns false with errno, and then nothing is open.
+ */
+static bool
+make_pipe(int ends[2])
+{
+	int error;
+
+	if (pipe(ends) == -1) {
+		ends[0] = ends[1] = -1;
+		return false;
+	}
+	if (set_close_on_exec(ends[0]) && set_close_on_exec(ends[1]) &&
+	    fcntl(ends[0], F_SETFL, O_NONBLOCK) != -1)
+		return true;
+	error = errno;
+	close_pipe(ends);
 	errno = error;
-}
-
-/* Has all signals handled so, but not those that are ignored and would end or stop us, if kept.
- * There is no SA_RESTART, so that no wait goes on, and a crash is told but once. */
-static void handle_signals(void (*handler)(int), bool keep_ignored) {
-	static const char crashes[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, 0 };
-	struct sigaction action = { .sa_handler = handler }, old;
-	sigfillset(&action.sa_mask);
-	for (int number = 1; number <= 64; number++) {
-		action.sa_flags = SA_NOCLDSTOP | (strchr(crashes, number) ? (int)SA_RESETHAND : 0);
-		if (sigaction(number, &action, &old) == 0 && old.sa_handler == SIG_IGN &&
-		    keep_ignored && number != SIGCHLD && number != SIGCONT)
-			sigaction(number, &old, NULL);
-	}
-}
-
-/* Exits, or dies of t->signal as whoever waits for us expects; process 1 can't. */
-static void quit(struct tunnel *t, int status) {
-	if (t->signal != 0) {
-		handle_signals(SIG_DFL, true);
-		block_signals(false, true);
-		kill(getpid(), t->signal);
-	}
-	_exit(status);
-}
-
-static void die(struct tunnel *t, int status, const char *what, const char *which) {
-	say(t, "cannot %s%s: %s", what, which, strerror(errno));
-	quit(t, status);
-}
-
-static void refuse(struct tunnel *t, const char *what, const char *argument) {
-	say(t, "%s: %s (tunnel -h shows the usage)", what, argument);
-	quit(t, 2);
-}
-
-static void print(struct tunnel *t, const char *text) {
-	if (!put(1, -1, text)) die(t, 1, "write to standard output", "");
-}
-
-/* Sends SIGTERM, with a deadline, or SIGKILL to what we have started. */
-static void stop_cloudflared(struct tunnel *t, int number) {
-	t->state = number == SIGTERM ? STOPPING : KILLED;
-	t->deadline[STOP] = number == SIGTERM ? now_ms() + t->grace_ms : 0;
-	if (t->cloudflared > 0 && kill(-t->cloudflared, number) == 0) kill(-t->cloudflared, SIGCONT);
-	if (t->command_pid > 0 && kill(t->command_pid, number) == 0) kill(t->command_pid, SIGCONT);
-}
-
-/* Ends the tunnel: the command, cloudflared, then us.  Without a signal, why was said last. */
-static void end(struct tunnel *t, int status, int number) {
-	if (t->ending) return;
-	t->ending = true;
-	t->status = status;
-	t->signal = number;
-	snprintf(t->record.error, MESSAGE_SIZE, "%s", number == 0 ? t->said : "");
-	memset(t->deadline, 0, STOP * sizeof t->deadline[0]);
-	if (t->state < STOPPING) stop_cloudflared(t, SIGTERM);
-}
-
-static void fail(struct tunnel *t, const char *what) {
-	say(t, "cannot %s: %s", what, strerror(errno));
-	end(t, 1, 0);
-}
-
-/* ---- options ---- */
-static const char help[] =
-"usage: tunnel [-bjrvw] [-c path] [-g seconds] [-t seconds] origin\n"
-"       tunnel [-vw] [-c path] [-g seconds] [-t seconds] origin command [argument ...]\n"
-"       tunnel -l [-j] [origin ...] | -k origin ... | -h | -V\n"
-"An origin is [scheme://][host:]port; a command finds its URL in TUNNEL_PUBLIC_URL.\n"
-"  -b  go to the background with the URL   -l  list the running tunnels\n"
-"  -c  the cloudflared to run              -r  restart cloudflared when it dies\n"
-"  -g  seconds from SIGTERM to SIGKILL (3) -t  start deadline in seconds (30)\n"
-"  -j  print JSON records                  -v  copy cloudflared's log\n"
-"  -k  stop the tunnels of these origins   -w  wait until the tunnel works\n";
-
-static bool starts(const char *text, const char *with) {
-	return strncmp(text, with, strlen(with)) == 0;
-}
-
-/* Reads [scheme://][host:]port into a URL.  Returns NULL, or the name of what is wrong. */
-static const char *parse_origin(const char *text, char url[ORIGIN_SIZE]) {
-	char host[HOST_SIZE] = "localhost";
-	bool tls = starts(text, "https://");
-	text += tls ? 8 : starts(text, "http://") ? 7 : 0;
-	const char *colon = strrchr(text, ':'), *port = colon != NULL ? colon + 1 : text;
-	if (colon != NULL && snprintf(host, HOST_SIZE, "%.*s", (int)(colon - text), text) >= HOST_SIZE)
-		return "invalid origin";
-	char *end = host + strcspn(host, "]");
-	bool ip6 = host[0] == '[' && strcmp(end, "]") == 0;
-	if (ip6) *end = '\0';
-	if (ip6 ? inet_pton(AF_INET6, host + 1, &(struct in6_addr){ { { 0 } } }) != 1 :
-	    host[0] == '\0' || host[strspn(host, NAME_CHARS ".")] != '\0') return "invalid origin";
-	if (ip6) *end = ']';
-	size_t digits = strspn(port, DIGITS);
-	if (port[0] == '0' || digits < 1 || digits > 5 || port[digits] || atoi(port) > 65535)
-		return "invalid port number";
-	snprintf(url, ORIGIN_SIZE, "http%s://%s:%s", tls ? "s" : "", host, port);
-	return NULL;
-}
-
-/* Reads decimal seconds, 0 to 86400.  Returns milliseconds, rounded up, or -1. */
-static long long parse_seconds(const char *text) {
-	size_t whole = strspn(text, DIGITS), point = text[whole] == '.';
-	const char *part = text + whole + point;
-	size_t digits = strspn(part, DIGITS);
-	if (whole < 1 || whole > 9 || digits < point || part[digits] != '\0') return -1;
-	long long ms = atoi(text) * 1000LL, unit = 100;
-	for (size_t i = 0; i < digits; i++, unit /= 10) ms += (part[i] - '0') * unit;
-	ms += digits > 3 && strspn(part + 3, "0") < digits - 3;
-	return ms <= 86400 * 1000 ? ms : -1;
-}
-
-static void take_origin(struct tunnel *t, const char *operand) {
-	const char *wrong = parse_origin(operand, t->origin);
-	if (wrong != NULL) refuse(t, wrong, operand);
-	t->name = strchr(t->origin, '/') + 2;
-}
-
-static void take_options(struct tunnel *t, int argc, char **argv) {
-	opterr = 0;
-	for (int letter; (letter = getopt(argc, argv, "+:bc:g:hjklrt:vVw")) != -1; ) {
-		char option[] = { '-', (char)optopt, '\0' };
-		const char *word = letter == '?' && optopt == '-' && optind < argc ? argv[optind] : option;
-		if (letter == 'h' || strcmp(word, "--help") == 0) print(t, help), quit(t, 0);
-		if (letter == 'V' || strcmp(word, "--version") == 0)
-			print(t, "tunnel " VERSION "\n"), quit(t, 0);
-		if (letter == ':') refuse(t, "an argument is missing after", word);
-		if (letter == '?' || letter == '+') refuse(t, "unknown option", word);
-		if (letter == 'c') t->program = optarg;
-		if (letter == 'g') t->grace_ms = parse_seconds(optarg);
-		if (letter == 't') t->start_ms = parse_seconds(t->start = optarg);
-		if (t->grace_ms == -1 || t->start_ms == -1)
-			refuse(t, "not a number of seconds from 0 to 86400", optarg);
-		t->has[letter] = true;
-	}
-}
-
-static void check_operands(struct tunnel *t, int count, char **operands) {
-	bool several = t->has['l'] || t->has['k'];
-	const char *fitting = t->has['l'] ? "lj" : t->has['k'] ? "k" : count > 1 ? "cgtvw" : "bcgjrtvw";
-	for (int i = 1; i < count && (several || i < 2); i++)
-		if (operands[i][0] == '-') refuse(t, "options go before the origin", operands[i]);
-	for (char option[] = "-a"; option[1] <= 'z'; option[1]++)
-		if (t->has[(int)option[1]] && strchr(fitting, option[1]) == NULL)
-			refuse(t, "not possible with the rest", option);
-	if (count < 1 && !t->has['l']) refuse(t, "an origin is missing, such as", "8080");
-	for (int i = several ? count : count > 0; i > 0; i--) take_origin(t, operands[i - 1]);
-	t->command = !several && count > 1 ? operands + 1 : NULL;
-}
-
-/* ---- URL: what the log says ---- */
-/* Returns the length of the URL at text, or 0; at the end of text only if it is complete. */
-static size_t match_url(const char *text, bool complete) {
-	static const char domain[] = ".trycloudflare.com";
-	if (strncasecmp(text, "https://", 8) != 0) return 0;
-	const char *label = text + 8;
-	size_t length = strspn(label, NAME_CHARS);
-	if (length < 1 || length > 63 || label[0] == '-' || label[length - 1] == '-' ||
-	    memchr(label, '_', length) != NULL ||
-	    strncasecmp(label + length, domain, strlen(domain)) != 0 ||
-	    (length == 3 && strncasecmp(label, "api", 3) == 0)) return 0;	/* errors name it */
-	const char *end = label + length + strlen(domain), *next = end + (*end == '.');
-	if (*next == '\0' ? !complete : strchr(NAME_CHARS, *next) != NULL) return 0;
-	return (size_t)(end - text);
-}
-
-static const char *find_url(const char *text, size_t *length) {
-	for (; (text = strpbrk(text, "hH")) != NULL; text++)
-		if ((*length = match_url(text, true)) > 0) return text;
-	return NULL;
-}
-
-static bool find_registered(const char *text) {
-	/* until 2022: Connection 0b3cd2b6-... registered */
-	for (bool connection = false; *text != '\0'; text++)
-		if (starts(text, "Registered tunnel connection") ||
-		    (connection && starts(text, " registered"))) return true;
-		else if (*text == '\n' || starts(text, "Connection ")) connection = *text != '\n';
 	return false;
 }
 
-/* What went wrong, and its signs in the log, the surer ones first. */
-enum { EDGE = 1, HINTS = 4 };
-static const struct { const char *hint, *signs[4]; } hints[HINTS] = {
-	{ "Cloudflare limits the rate of new tunnels: wait some minutes, then try again",
-	    { "429", "1015" } },
-	{ "Cloudflare's edge is out of reach: is port 7844 blocked by a firewall, WARP or another "
-	    "Zero Trust egress policy?", { "7844", "dial to edge" } },
-	{ "Cloudflare's answer makes no sense, which is often rate limiting: try again later",
-	    { "failed to unmarshal", "failed to parse quick Tunnel ID" } },
-	{ "no network or no DNS: check the connection and the resolver, then try again",
-	    { "no such host", "network is unreachable", "dial tcp" } },
+/* ======================================================================
+ * The outlet: what is said, and where results go
+ *
+ * An outlet is a descriptor that we write to and never wait for, whoever
+ * shares it: O_NONBLOCK on a description that others have, too, isn't ours
+ * to set, so we open our own where the system lets us.  Messages go through
+ * the one outlet `errors`, whose progress line any message takes away first.
+ * ====================================================================== */
+
+enum {
+	/* How long a message waits for its reader, once. */
+	MESSAGE_MS = 250,
+	/* How long a line of the log may be; the rest comes as another. */
+	LINE_SIZE = 4000
 };
 
-/* Returns what the end of a log tells about why cloudflared failed, or NULL. */
-static const char *choose_hint(const char *text) {
-	const char *at;
-	/* what went wrong before a connection was there is not why it ended, nor is our origin */
-	for (at = text; *at != '\0'; at++)
-		if (starts(at, "Registered tunnel connection") || starts(at, " registered") ||
-		    starts(at, "the origin service")) text = at + strcspn(at, "\n");
-	for (int i = 0; i < HINTS; i++)
-		for (const char *const *sign = hints[i].signs; *sign != NULL; sign++)
-			for (at = text; *at != '\0'; at++)
-				/* numbers: not a part of something longer, nor some port, but "code":429 */
-				if (starts(at, *sign) && (strchr(DIGITS, *at) == NULL ||
-				    (strspn(at + strlen(*sign), NAME_CHARS) == 0 &&
-				    (at == text || (strchr(NAME_CHARS, at[-1]) == NULL && (at[-1] != ':' ||
-				    i == EDGE || (at > text + 1 && at[-2] == '"'))))))) return hints[i].hint;
+struct outlet {
+	int fd;			/* -1: none */
+	bool own;		/* opened by us: close it when done */
+	bool may_block;		/* others' description, and no socket */
+	bool stuck;		/* the last message found no room */
+	bool torn;		/* and it ended in the middle of a line */
+};
+
+static struct outlet errors = { STDERR_FILENO, false, true, false, false };
+static bool errors_terminal;	/* standard error is a terminal */
+static int progress_columns;	/* how much of a progress line is shown */
+
+/*
+ * Opens another description of a pipe or a terminal, one that isn't shared.
+ * Returns its descriptor, or -1: it is something else, or can't be had.
+ */
+static int
+reopen(int fd, int flags)
+{
+	char path[64];
+	struct stat file;
+	int own;
+
+	if (fstat(fd, &file) == -1)
+		return -1;
+	if (!S_ISFIFO(file.st_mode) && !isatty(fd))
+		return -1;
+	name_descriptor(fd, path, sizeof path);
+	own = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (own != -1 && (fcntl(own, F_GETFL) & O_NONBLOCK) == 0)
+		close_fd(&own);		/* macOS: a mere dup */
+	return own;
+}
+
+static void
+open_outlet(struct outlet *outlet, int fd)
+{
+	struct stat file;
+	int own = reopen(fd, O_WRONLY);
+
+	outlet->own = own != -1;
+	outlet->fd = outlet->own ? own : fd;
+	outlet->stuck = false;
+	outlet->torn = false;
+	/* what goes to a disk or the null device needn't be waited for */
+	outlet->may_block = !outlet->own && (fstat(fd, &file) == -1 ||
+	    S_ISFIFO(file.st_mode) || isatty(fd));
+}
+
+static void
+close_outlet(struct outlet *outlet)
+{
+	if (outlet->own)
+		close(outlet->fd);
+	outlet->own = false;
+	outlet->fd = -1;
+}
+
+/* Writes what is taken at once.  Returns as write(2) does. */
+static ssize_t
+write_some(const struct outlet *outlet, const char *text, size_t size)
+{
+	struct pollfd wait = { outlet->fd, POLLOUT, 0 };
+	ssize_t written = send(outlet->fd, text, size, MSG_DONTWAIT);
+
+	if (written != -1 || errno != ENOTSOCK)
+		return written;
+	if (outlet->may_block) {
+		/* as near as one gets: poll tells of room for so much */
+		if (size > 512)
+			size = 512;
+		if (poll(&wait, 1, 0) == 0) {
+			errno = EAGAIN;
+			return -1;
+		}
+	}
+	return write(outlet->fd, text, size);
+}
+
+/*
+ * Writes a text, waiting for room for so long at most.  Returns how much of
+ * it was written; if that isn't all, errno says why, EAGAIN that time is up.
+ */
+static size_t
+put(const struct outlet *outlet, const char *text, size_t size, int wait_ms)
+{
+	struct pollfd wait = { outlet->fd, POLLOUT, 0 };
+	long long until = now_ms() + wait_ms;
+	size_t done = 0;
+
+	while (done < size) {
+		long long left = until - now_ms();
+		ssize_t written = write_some(outlet, text + done, size - done);
+
+		if (written > 0) {
+			done += (size_t)written;
+			continue;
+		}
+		if (written == 0)
+			errno = ENOSPC;
+		if (errno != EAGAIN && errno != EINTR)
+			break;
+		if (left <= 0) {
+			errno = EAGAIN;
+			break;
+		}
+		poll(&wait, 1, (int)left);
+	}
+	return done;
+}
+
+/* Takes the progress line away again. */
+static void
+clear_progress(void)
+{
+	char line[256];
+	int size;
+
+	if (progress_columns == 0)
+		return;
+	/* and the ^C or ^Z that the terminal puts behind it */
+	size = snprintf(line, sizeof line, "\r%*s\r", progress_columns + 2,
+	    "");
+	put(&errors, line, (size_t)size, 0);
+	progress_columns = 0;
+}
+
+/*
+ * Shows on a terminal what is being waited for, in a line without an end;
+ * no wider than the terminal, or it couldn't be taken away.
+ */
+static void
+show_progress(const char *what)
+{
+	static char shown[200];
+	char line[200];
+	int columns = count_columns(errors.fd);
+	int size;
+
+	if (!errors_terminal)
+		return;
+	snprintf(line, sizeof line, "tunnel: waiting for %s", what);
+	if (columns < 10 || columns > (int)sizeof line)
+		columns = 80;
+	line[columns - 3] = '\0';
+	if (progress_columns > 0 && strcmp(line, shown) == 0)
+		return;
+	clear_progress();
+	size = (int)strlen(line);
+	if (put(&errors, line, (size_t)size, 0) == (size_t)size)
+		progress_columns = size;
+	copy_text(shown, sizeof shown, line);
+}
+
+/*
+ * Prints one line to standard error, after who says it.  Waits for room, but
+ * not again while nobody makes any.  Returns whether all of it was written.
+ */
+static bool
+put_line(const char *who, const char *text, size_t length, int wait_ms)
+{
+	char line[MESSAGE_SIZE + 32];
+	size_t size;
+	size_t done;
+
+	if (length > MESSAGE_SIZE)
+		length = MESSAGE_SIZE;
+	/* the newline of a line that was torn comes first */
+	size = (size_t)snprintf(line, sizeof line, "%s%s: %.*s",
+	    errors.torn ? " " : "", who, (int)length, text);
+	make_printable(line);
+	if (errors.torn)
+		line[0] = '\n';
+	line[size++] = '\n';
+	clear_progress();
+	if (errors.stuck)
+		wait_ms = 0;
+	done = put(&errors, line, size, wait_ms);
+	if (done > 0)
+		errors.torn = done < size;
+	errors.stuck = done < size;
+	return done == size;
+}
+
+/* Says something in one line.  What it is about comes in the arguments. */
+static void say(const char *text, ...) PRINTF_LIKE(1, 2);
+
+/* Says what is wrong with the arguments, and exits. */
+static void refuse(const char *text, ...) PRINTF_LIKE(1, 2);
+
+static void
+say_list(const char *text, va_list arguments, const char *addition)
+{
+	char message[MESSAGE_SIZE];
+	size_t length;
+
+	vsnprintf(message, sizeof message, text, arguments);
+	length = strlen(message);
+	copy_text(message + length, sizeof message - length, addition);
+	put_line("tunnel", message, strlen(message), MESSAGE_MS);
+}
+
+static void
+say(const char *text, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, text);
+	say_list(text, arguments, "");
+	va_end(arguments);
+}
+
+static void
+refuse(const char *text, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, text);
+	say_list(text, arguments, " (tunnel -h shows the usage)");
+	va_end(arguments);
+	_exit(EXIT_USAGE);
+}
+
+/* Prints a result to standard output, or says that it can't, and exits. */
+static void
+print(const char *text)
+{
+	struct outlet output;
+	size_t size = strlen(text);
+
+	open_outlet(&output, STDOUT_FILENO);
+	if (put(&output, text, size, INT_MAX) < size) {
+		say("cannot write to standard output: %s", strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+	close_outlet(&output);
+}
+
+/* ======================================================================
+ * Origins: what is tunnelled
+ *
+ * Pure functions: an origin as people paste it becomes the one form that
+ * cloudflared, the record and the messages use.
+ * ====================================================================== */
+
+struct origin {
+	char url[ORIGIN_SIZE];		/* http://localhost:8080 */
+	char name[NAME_SIZE];		/* localhost:8080, the record's */
+	char host[HOST_SIZE];		/* localhost; IPv6 has its brackets */
+	int port;
+};
+
+enum origin_fault {
+	ORIGIN_RIGHT,
+	ORIGIN_NONE,
+	ORIGIN_NO_PORT,
+	ORIGIN_BAD_PORT,
+	ORIGIN_PATH,
+	ORIGIN_SCHEME,
+	ORIGIN_DIGITS,
+	ORIGIN_BRACKETS,
+	ORIGIN_USER,
+	ORIGIN_HOST
+};
+
+static const char *const origin_faults[] = {
+	[ORIGIN_RIGHT] = "",
+	[ORIGIN_NONE] = "not an origin, which is a port or host:port",
+	[ORIGIN_NO_PORT] = "a port is missing, as in localhost:8080",
+	[ORIGIN_BAD_PORT] = "the port must be a number from 1 to 65535",
+	[ORIGIN_PATH] = "a path cannot be tunnelled, only a whole server",
+	[ORIGIN_SCHEME] = "only http and https can be tunnelled",
+	[ORIGIN_DIGITS] = "a host cannot be digits alone: type the port once",
+	[ORIGIN_BRACKETS] = "an IPv6 address goes in brackets: [::1]:8080",
+	[ORIGIN_USER] = "a user name cannot be tunnelled: leave it out",
+	[ORIGIN_HOST] = "not a host name or address",
+};
+
+/* Reads a port in plain decimal digits.  Returns 0 if it is none. */
+static int
+parse_port(const char *text)
+{
+	size_t digits = strspn(text, DIGITS);
+	int port;
+
+	if (digits < 1 || digits > 5 || text[digits] != '\0' || text[0] == '0')
+		return 0;
+	port = (int)atoll(text);
+	return port <= 65535 ? port : 0;
+}
+
+static enum origin_fault
+check_host(const char *host)
+{
+	size_t length = strlen(host);
+	struct in6_addr address;
+	char inner[HOST_SIZE];
+
+	if (host[0] == '[') {
+		if (host[length - 1] != ']')
+			return ORIGIN_HOST;
+		copy_part(inner, sizeof inner, host + 1, length - 2);
+		if (inet_pton(AF_INET6, inner, &address) != 1)
+			return ORIGIN_HOST;
+		return ORIGIN_RIGHT;
+	}
+	if (strchr(host, ':') != NULL) {
+		if (consists_of(host, DIGITS "abcdefABCDEF:."))
+			return ORIGIN_BRACKETS;
+		return ORIGIN_HOST;
+	}
+	if (!consists_of(host, NAME_CHARS ".") || consists_of(host, ".-"))
+		return ORIGIN_HOST;
+	return consists_of(host, DIGITS) ? ORIGIN_DIGITS : ORIGIN_RIGHT;
+}
+
+/*
+ * Splits host:port, both of which may be missing, and checks each.  With a
+ * default port (not 0) a host may stand alone.
+ */
+static enum origin_fault
+parse_authority(const char *text, int default_port, struct origin *origin)
+{
+	const char *colon = strrchr(text, ':');
+	const char *bracket = strrchr(text, ']');
+	size_t length = strlen(text);
+	enum origin_fault fault;
+
+	if (length == 0)
+		return ORIGIN_NONE;
+	if (colon != NULL && bracket != NULL && colon < bracket)
+		colon = NULL;
+	if (colon == NULL && consists_of(text, DIGITS)) {
+		origin->port = parse_port(text);
+		snprintf(origin->host, HOST_SIZE, "localhost");
+		return origin->port > 0 ? ORIGIN_RIGHT : ORIGIN_BAD_PORT;
+	}
+	if (colon != NULL)
+		length = (size_t)(colon - text);
+	if (length >= HOST_SIZE)
+		return ORIGIN_HOST;
+	copy_part(origin->host, HOST_SIZE, text, length);
+	if (length == 0)
+		snprintf(origin->host, HOST_SIZE, "localhost");
+	fault = check_host(origin->host);
+	if (fault != ORIGIN_RIGHT)
+		return fault;
+	if (colon == NULL) {
+		origin->port = default_port;
+		return default_port > 0 ? ORIGIN_RIGHT : ORIGIN_NO_PORT;
+	}
+	if (colon[1] == '\0')
+		return ORIGIN_NO_PORT;
+	origin->port = parse_port(colon + 1);
+	return origin->port > 0 ? ORIGIN_RIGHT : ORIGIN_BAD_PORT;
+}
+
+/*
+ * Reads [scheme://][host:]port[/].  A path is a fault that still fills the
+ * origin, so that one can say what to type instead.
+ */
+static enum origin_fault
+parse_origin(const char *text, struct origin *origin)
+{
+	const char *separator = find(text, text + strlen(text), "://");
+	const char *scheme = "http";
+	char authority[ORIGIN_SIZE];
+	enum origin_fault fault;
+	int default_port = 0;
+	size_t length;
+
+	memset(origin, 0, sizeof *origin);
+	if (separator != NULL) {
+		default_port = 80;
+		if (strncasecmp(text, "https://", 8) == 0) {
+			scheme = "https";
+			default_port = 443;
+		} else if (strncasecmp(text, "http://", 7) != 0) {
+			return ORIGIN_SCHEME;
+		}
+		text = separator + 3;
+	}
+	length = strcspn(text, "/?#");
+	if (length >= sizeof authority)
+		return ORIGIN_HOST;
+	copy_part(authority, sizeof authority, text, length);
+	if (strchr(authority, '@') != NULL)
+		return ORIGIN_USER;
+	fault = parse_authority(authority, default_port, origin);
+	if (fault != ORIGIN_RIGHT)
+		return fault;
+	snprintf(origin->name, sizeof origin->name, "%s:%d", origin->host,
+	    origin->port & 0xffff);
+	snprintf(origin->url, sizeof origin->url, "%s://%s", scheme,
+	    origin->name);
+	text += length;
+	if (strcmp(text, "") == 0 || strcmp(text, "/") == 0)
+		return ORIGIN_RIGHT;
+	return ORIGIN_PATH;
+}
+
+/* What one types for it in `tunnel -k`: the port alone where that will do. */
+static const char *
+short_name(const struct origin *origin)
+{
+	if (strcmp(origin->host, "localhost") == 0)
+		return strrchr(origin->name, ':') + 1;
+	return origin->name;
+}
+
+/* ======================================================================
+ * Addresses
+ *
+ * IP addresses from text; names are never looked up.
+ * ====================================================================== */
+
+struct address {
+	union {
+		struct sockaddr any;
+		struct sockaddr_in ip4;
+		struct sockaddr_in6 ip6;
+	} to;
+	socklen_t size;		/* 0: none */
+};
+
+/* Fills in an address of either kind, from its bytes. */
+static void
+set_address(struct address *address, int family, const void *bytes, int port)
+{
+	memset(address, 0, sizeof *address);
+	if (family == AF_INET) {
+		address->to.ip4.sin_family = AF_INET;
+		address->to.ip4.sin_port = htons((in_port_t)port);
+		memcpy(&address->to.ip4.sin_addr, bytes, 4);
+		address->size = sizeof address->to.ip4;
+	} else {
+		address->to.ip6.sin6_family = AF_INET6;
+		address->to.ip6.sin6_port = htons((in_port_t)port);
+		memcpy(&address->to.ip6.sin6_addr, bytes, 16);
+		address->size = sizeof address->to.ip6;
+	}
+}
+
+static bool
+parse_ip(const char *text, int port, struct address *address)
+{
+	unsigned char bytes[16];
+	int family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET;
+
+	if (inet_pton(family, text, bytes) != 1)
+		return false;
+	set_address(address, family, bytes, port);
+	return true;
+}
+
+/*
+ * Gives an origin's address of one kind.  Localhost has one of each; another
+ * host name has none.
+ */
+static bool
+find_address(const struct origin *origin, int family, struct address *address)
+{
+	char host[HOST_SIZE];
+
+	copy_text(host, sizeof host, origin->host);
+	if (host[0] == '[') {
+		host[strlen(host) - 1] = '\0';
+		memmove(host, host + 1, strlen(host));
+	}
+	if (same_name(host, "localhost"))
+		copy_text(host, sizeof host,
+		    family == AF_INET6 ? "::1" : "127.0.0.1");
+	return parse_ip(host, origin->port, address) &&
+	    address->to.any.sa_family == family;
+}
+
+/* ======================================================================
+ * Options
+ *
+ * Read once, in main, and constant from then on.  Whatever is wrong with the
+ * arguments is told here, with what to type instead, and ends the program.
+ * ====================================================================== */
+
+struct options {
+	bool all;			/* -a */
+	bool background;		/* -b */
+	bool input;			/* -i */
+	bool json;			/* -j */
+	bool kill;			/* -k */
+	bool list;			/* -l */
+	bool now;			/* -n */
+	bool restart;			/* -r */
+	bool verbose;			/* -v */
+	bool wait;			/* -w */
+	const char *program;		/* -c; NULL: look for cloudflared */
+	long long grace_ms;		/* -g */
+	long long start_ms;		/* -t; 0: no deadline */
+	const char *start_text;		/* -t as it was typed */
+	char letters[64];		/* all that were given */
+	char **command;			/* NULL: none */
+};
+
+static const char usage_text[] =
+"usage: tunnel [-ijnrvw] [-c path] [-g seconds] [-t seconds] origin\n"
+"       tunnel -b [-jnrvw] [-c path] [-g seconds] [-t seconds] origin\n"
+"       tunnel [-nrvw] [-c path] [-g seconds] [-t seconds] origin [--]\n"
+"              command [argument ...]\n"
+"       tunnel -l [-j] [origin ...]\n"
+"       tunnel -k origin ... | -ka | -h | -V\n"
+"An origin is [scheme://][host:]port[/], such as 8080; a command finds its\n"
+"URL in TUNNEL_PUBLIC_URL.\n"
+"  -a  with -k: all tunnels               -k  stop the tunnels of origins\n"
+"  -b  go to the background with the URL  -l  list the running tunnels\n"
+"  -c  the cloudflared to run             -n  print the URL before it works\n"
+"  -g  seconds from SIGTERM to SIGKILL    -r  restart when the tunnel dies\n"
+"      (3)                                -t  start deadline in seconds (30)\n"
+"  -h  show this                          -v  copy cloudflared's log\n"
+"  -i  end when standard input ends       -V  show the version\n"
+"  -j  print JSON records                 -w  wait for the local server, too\n";
+
+/* What people type who know another program, and what to type here. */
+static const struct mistake {
+	char typed[14];
+	char option[12];	/* "": none is needed */
+	bool takes_origin;
+} mistakes[] = {
+	{ "stop", " -k", true },	{ "kill", " -k", true },
+	{ "list", " -l", false },	{ "ls", " -l", false },
+	{ "start", "", true },		{ "run", "", true },
+	{ "http", "", true },		{ "help", " -h", false },
+	{ "version", " -V", false },	{ "-p", "", true },
+	{ "-d", " -b", true },		{ "--quiet", "", true },
+	{ "--port", "", true },		{ "--url", "", true },
+	{ "--all", " -ka", false },	{ "--background", " -b", true },
+	{ "--daemon", " -b", true },	{ "--detach", " -b", true },
+	{ "--cloudflared", " -c PATH", true },
+	{ "--grace", " -g SECONDS", true },
+	{ "--timeout", " -t SECONDS", true },
+	{ "--json", " -j", true },	{ "--kill", " -k", true },
+	{ "--stop", " -k", true },	{ "--list", " -l", false },
+	{ "--now", " -n", true },	{ "--no-wait", " -n", true },
+	{ "--restart", " -r", true },	{ "--retry", " -r", true },
+	{ "--verbose", " -v", true },	{ "--debug", " -v", true },
+	{ "--wait", " -w", true },	{ "--input", " -i", true },
+};
+
+static const struct mistake *
+find_mistake(const char *typed)
+{
+	size_t length = strcspn(typed, "=");
+
+	for (size_t i = 0; i < COUNT(mistakes); i++) {
+		const char *known = mistakes[i].typed;
+
+		if (strlen(known) == length &&
+		    strncmp(typed, known, length) == 0)
+			return &mistakes[i];
+	}
 	return NULL;
 }
 
-/* ---- log ---- */
-static void show_log(struct tunnel *t, bool all) {
-	char note[64], *text = t->log + t->log_shown;
-	while (*text != '\0') {
-		size_t size = strcspn(text, "\n"), piece = size < LINE_SIZE ? size : LINE_SIZE;
-		if (text[size] == '\0' && size <= LINE_SIZE && !all) break;
-		t->lost_lines += t->lost_lines > 0 || !put_line(t, (int)piece, text);
-		text += piece + (piece == size && text[size] == '\n');
+/* The first of these arguments that is an origin, or an example of one. */
+static const char *
+suggest_origin(const char *typed, char **arguments)
+{
+	const char *value = strchr(typed, '=');
+	struct origin origin;
+
+	if (value != NULL && parse_origin(value + 1, &origin) == ORIGIN_RIGHT)
+		return value + 1;
+	for (; *arguments != NULL; arguments++)
+		if (parse_origin(*arguments, &origin) == ORIGIN_RIGHT)
+			return *arguments;
+	return "8080";
+}
+
+/* Tells, if it is a known mistake, what to type instead, and exits. */
+static void
+refuse_mistake(const char *what, const char *typed, char **arguments)
+{
+	const struct mistake *mistake = find_mistake(typed);
+	const char *origin;
+
+	if (mistake == NULL)
+		return;
+	if (!mistake->takes_origin)
+		refuse("%s: %s: type tunnel%s", what, typed, mistake->option);
+	/* SECONDS, PATH: what is next isn't the origin */
+	if (strlen(mistake->option) > 3 && *arguments != NULL)
+		arguments++;
+	origin = suggest_origin(typed, arguments);
+	refuse("%s: %s: type tunnel%s %s", what, typed, mistake->option,
+	    origin);
+}
+
+/* Takes an origin from the arguments, or tells what is wrong with it. */
+static void
+take_origin(char **operand, struct origin *origin)
+{
+	enum origin_fault fault = parse_origin(*operand, origin);
+
+	if (fault == ORIGIN_RIGHT)
+		return;
+	refuse_mistake("not an origin", *operand, operand + 1);
+	if (fault == ORIGIN_PATH)
+		refuse("%s: %s: type tunnel %s", origin_faults[fault],
+		    *operand, origin->url);
+	if (fault == ORIGIN_NO_PORT && !is_empty(origin->host) &&
+	    strchr(*operand, '.') == NULL && (*operand)[0] != '[' &&
+	    strcmp(origin->host, "localhost") != 0)
+		fault = ORIGIN_NONE;	/* a word of no meaning here */
+	refuse("%s: %s", origin_faults[fault], *operand);
+}
+
+/*
+ * Reads decimal seconds, 0 to 86400.  Returns milliseconds, rounded up, or
+ * -1 if it is something else.
+ */
+static long long
+parse_seconds(const char *text)
+{
+	size_t whole = strspn(text, DIGITS);
+	long long ms = 0;
+	long long unit = 100;
+
+	if (whole < 1 || whole > 9)
+		return -1;
+	ms = atoll(text) * 1000;
+	text += whole;
+	if (text[0] == '.') {
+		text++;
+		if (text[0] == '\0' || !consists_of(text, DIGITS))
+			return -1;
+		for (; unit > 0 && text[0] != '\0'; text++) {
+			ms += (text[0] - '0') * unit;
+			unit /= 10;
+		}
+		if (!consists_of(text, "0"))
+			ms++;
+		text = "";
 	}
-	t->log_shown = (size_t)(text - t->log);
-	int size = snprintf(note, sizeof note, "[%zu lines lost]", t->lost_lines);
-	if (t->lost_lines > 0 && put_line(t, size, note)) t->lost_lines = 0;
+	if (text[0] != '\0' || ms > 86400 * 1000)
+		return -1;
+	return ms;
 }
 
-static void show_cause(struct tunnel *t, const char *hint) {
-	size_t start = t->log_length, lines = 0;
-	while (start > 0 && (t->log[start - 1] != '\n' || start == t->log_length ||
-	    ++lines < LAST_LINES)) start--;
-	if (!t->has['v']) t->log_shown = start;
-	show_log(t, true);
-	if (hint != NULL || (hint = choose_hint(t->log)) != NULL) say(t, "%s", hint);
+static long long
+take_seconds(int letter, const char *text)
+{
+	long long ms = parse_seconds(text);
+
+	if (ms == -1)
+		refuse("-%c takes seconds from 0 to 86400: %s", letter, text);
+	return ms;
 }
 
-static void search_log(struct tunnel *t, bool complete) {
+/* The flags that letters set. */
+static const struct flag {
+	char letter;
+	unsigned char offset;
+} flag_letters[] = {
+	{ 'a', offsetof(struct options, all) },
+	{ 'b', offsetof(struct options, background) },
+	{ 'i', offsetof(struct options, input) },
+	{ 'j', offsetof(struct options, json) },
+	{ 'k', offsetof(struct options, kill) },
+	{ 'l', offsetof(struct options, list) },
+	{ 'n', offsetof(struct options, now) },
+	{ 'r', offsetof(struct options, restart) },
+	{ 'v', offsetof(struct options, verbose) },
+	{ 'w', offsetof(struct options, wait) },
+};
+
+static void
+take_option(struct options *options, int letter)
+{
+	for (size_t i = 0; i < COUNT(flag_letters); i++)
+		if (flag_letters[i].letter == letter)
+			*((bool *)options + flag_letters[i].offset) = true;
+	switch (letter) {
+	case 'c':
+		options->program = optarg;
+		break;
+	case 'g':
+		options->grace_ms = take_seconds(letter, optarg);
+		break;
+	case 't':
+		options->start_ms = take_seconds(letter, optarg);
+		options->start_text = optarg;
+		break;
+	case 'h':
+		print(usage_text);
+		_exit(EXIT_SUCCESS);
+	case 'V':
+		print("tunnel " VERSION "\n");
+		_exit(EXIT_SUCCESS);
+	}
+}
+
+/* Takes a word that getopt doesn't know: most have a letter here. */
+static void
+take_long_option(struct options *options, char **arguments)
+{
+	if (strcmp(arguments[0], "--help") == 0)
+		take_option(options, 'h');
+	if (strcmp(arguments[0], "--version") == 0)
+		take_option(options, 'V');
+	refuse_mistake("unknown option", arguments[0], arguments + 1);
+	refuse("unknown option: %s", arguments[0]);
+}
+
+static bool
+is_option(const char *argument)
+{
+	return argument != NULL && argument[0] == '-' && argument[1] != '\0';
+}
+
+/*
+ * getopt(3) is shown options only, so that it can't look for more of them
+ * behind the first operand, as some do.
+ */
+static void
+take_options(struct options *options, int argc, char **argv)
+{
+	size_t count = 0;
+
+	opterr = 0;
+	while (optind < argc && is_option(argv[optind])) {
+		char **rest = argv + optind;
+		char typed[] = { '-', '?', '\0' };
+		int letter;
+
+		if (starts_with(rest[0], "--") && rest[0][2] != '\0')
+			take_long_option(options, rest);
+		letter = getopt(argc, argv, ":abc:g:hijklnrt:vVw");
+		if (letter == -1)
+			return;		/* "--" */
+		typed[1] = (char)optopt;
+		if (letter == ':')
+			refuse("an argument is missing after %s", typed);
+		if (letter == '?') {
+			rest[0] += rest[0][1] == (char)optopt ? 2 : 0;
+			refuse_mistake("unknown option", typed, rest);
+			refuse("unknown option: %s", typed);
+		}
+		take_option(options, letter);
+		if (strchr(options->letters, letter) == NULL)
+			options->letters[count++] = (char)letter;
+	}
+}
+
+/* What goes together: the letters that each way to use tunnel takes. */
+static const struct use {
+	const char *name;
+	const char *letters;
+} uses[] = {
+	{ "-k", "ka" },
+	{ "-l", "lj" },
+	{ "-b", "bcgjnrtvw" },
+	{ "a command", "cgnrtvw" },
+	{ "an origin alone", "cgijnrtvw" },
+};
+
+static const struct use *
+choose_use(const struct options *options)
+{
+	if (options->kill)
+		return &uses[0];
+	if (options->list)
+		return &uses[1];
+	if (options->background)
+		return &uses[2];
+	return options->command != NULL ? &uses[3] : &uses[4];
+}
+
+static void
+check_combination(const struct options *options)
+{
+	const struct use *use = choose_use(options);
+
+	if (options->all && !options->kill)
+		refuse("-a goes only with -k");
+	if (options->now && options->wait)
+		refuse("-n and -w exclude each other");
+	for (const char *letter = options->letters; *letter != '\0'; letter++)
+		if (strchr(use->letters, *letter) == NULL)
+			refuse("-%c doesn't go with %s", *letter, use->name);
+	if (options->background && options->command != NULL)
+		refuse("-b doesn't go with a command");
+}
+
+/* Tells where an option belongs, with the argument that it may take. */
+static void
+refuse_order(char **operands)
+{
+	const char *option = operands[1];
+	const char *value = operands[2];
+
+	refuse_mistake("unknown option", option, operands);
+	if (value == NULL || strchr("cgt", option[strlen(option) - 1]) == NULL)
+		value = "";
+	refuse("options go before the origin: type tunnel %s%s%s %s", option,
+	    value[0] != '\0' ? " " : "", value, operands[0]);
+}
+
+/* Takes the command, which stands behind the origin, perhaps after "--". */
+static void
+take_command(struct options *options, char **operands)
+{
+	struct origin other;
+
+	if (operands[1] == NULL)
+		return;
+	if (strcmp(operands[1], "--") == 0) {
+		operands++;
+		if (operands[1] == NULL)
+			refuse("a command is missing after --");
+	} else if (operands[1][0] == '-') {
+		refuse_order(operands);
+	} else if (parse_origin(operands[1], &other) == ORIGIN_RIGHT) {
+		refuse("one origin a tunnel: type tunnel -b %s; tunnel -b %s",
+		    operands[0], operands[1]);
+	}
+	if (operands[1][0] == '\0')
+		refuse("the command has no name");
+	options->command = operands + 1;
+}
+
+/* Checks the operands, and sets the origin: the first, if there are more. */
+static void
+take_operands(struct options *options, char **operands, struct origin *origin)
+{
+	bool several = options->kill || options->list;
+	struct origin other;
+
+	if (operands[0] == NULL) {
+		check_combination(options);
+		if (!options->list && !options->all)
+			refuse("an origin is missing, such as 8080");
+		return;
+	}
+	if (options->all && options->kill)
+		refuse("-ka takes no origin: %s", operands[0]);
+	take_origin(operands, origin);
+	if (!several)
+		take_command(options, operands);
+	for (size_t i = 1; several && operands[i] != NULL; i++) {
+		if (operands[i][0] == '-')
+			refuse("options go before the origin: %s",
+			    operands[i]);
+		take_origin(operands + i, &other);
+	}
+	check_combination(options);
+}
+
+/* ======================================================================
+ * What the log says
+ *
+ * Pure functions over pieces of cloudflared's log: the URL, what became of
+ * the connection to Cloudflare's edge, and why it all failed.  The formats
+ * are those of cloudflared since 2021, as text and as JSON.
+ * ====================================================================== */
+
+/* Whether what is after a text is known: nothing, or not yet. */
+enum ending { TEXT_ENDS, TEXT_GOES_ON };
+
+/*
+ * Returns the length of the URL at the beginning of a text, or 0.  The end
+ * of a text that goes on ends no URL.
+ */
+static size_t
+match_url(const char *text, enum ending ending)
+{
+	static const char scheme[] = "https://";
+	static const char domain[] = "." ZONE;
+	const char *label = text + strlen(scheme);
+	const char *end;
 	size_t length;
-	const char *url = t->record.url[0] == '\0' ? find_url(t->log, &length) : NULL;
-	t->registered = t->registered || (t->has['w'] && find_registered(t->log));
-	t->deadline[PAUSE] = 0;
-	if (url != NULL && (complete || match_url(url, false) > 0))
-		snprintf(t->record.url, URL_SIZE, "%.*s", (int)length, url);
-	else if (url != NULL) t->deadline[PAUSE] = now_ms() + PAUSE_MS;
+
+	if (strncasecmp(text, scheme, strlen(scheme)) != 0)
+		return 0;
+	length = strspn(label, DIGITS LETTERS "-");
+	if (length < 1 || length > 63)
+		return 0;
+	if (label[0] == '-' || label[length - 1] == '-')
+		return 0;
+	/* errors name the service, documents the site */
+	if (length == 3 && (strncasecmp(label, "api", 3) == 0 ||
+	    strncasecmp(label, "www", 3) == 0))
+		return 0;
+	end = label + length;
+	if (strncasecmp(end, domain, strlen(domain)) != 0)
+		return 0;
+	end += strlen(domain);
+	length = (size_t)(end - text);
+	if (end[0] == '.')
+		end++;
+	if (end[0] == '\0')
+		return ending == TEXT_ENDS ? length : 0;
+	return strchr(NAME_CHARS, end[0]) == NULL ? length : 0;
 }
 
-/* Reads what the pipe holds, but for so long only that signals get their turn. */
-static void read_log(struct tunnel *t) {
-	for (int reads = 0; reads < READS && t->log_fd != -1; reads++) {
-		char *fresh = t->log + t->log_length, *nul;
-		ssize_t n = read(t->log_fd, fresh, LOG_READ);
-		if (n == -1 && (errno == EAGAIN || errno == EINTR)) break;
-		if (n == -1) fail(t, "read cloudflared's log");
-		size_t size = n > 0 ? (size_t)n : 0;
-		if (size == 0) close(t->log_fd), t->log_fd = -1;
-		for (nul = fresh; (nul = memchr(nul, '\0', (size_t)(fresh + size - nul))) != NULL; ) *nul = '?';
-		fresh[size] = '\0';
-		t->log_length += size;
-		if (t->state == STARTING) search_log(t, size == 0);
-		if (t->has['v']) show_log(t, size == 0);
-		size_t old = t->log_length > LOG_TAIL ? t->log_length - LOG_TAIL : 0;
-		t->log_length -= old;
-		memmove(t->log, t->log + old, t->log_length + 1);
-		t->log_shown -= t->log_shown < old ? t->log_shown : old;
+/* Finds the first URL of a text.  Returns where it is, or NULL. */
+static const char *
+find_url(const char *text, size_t *length)
+{
+	for (text = strpbrk(text, "hH"); text != NULL;
+	    text = strpbrk(text + 1, "hH")) {
+		*length = match_url(text, TEXT_ENDS);
+		if (*length > 0)
+			return text;
 	}
+	return NULL;
 }
 
-/* ---- cloudflared ---- */
-/* Where cloudflared may be, and its configuration, whose rules would win over us. */
-static const char program_directories[] = "~/.local/bin:~/bin:/usr/local/bin:"
-    "/opt/homebrew/bin:/home/linuxbrew/.linuxbrew/bin:/usr/bin:/snap/bin";
-static const char config_directories[] = "~/.cloudflared:~/.cloudflare-warp:"
-    "~/cloudflare-warp:/etc/cloudflared:/usr/local/etc/cloudflared";
+enum level {
+	LEVEL_NONE,		/* a bare line: cloudflared's last words */
+	LEVEL_DEBUG,		/* may quote anything that a visitor sends */
+	LEVEL_INFO,
+	LEVEL_ERROR		/* warnings and worse */
+};
 
-/* Finds a file in directories as in PATH, but ~ is HOME.  Writes its path, or returns false. */
-static bool search(char path[PATH_SIZE], const char *directories, const char *name, int mode) {
-	struct stat file;
-	for (; directories != NULL; directories = strchr(directories, ':')) {
-		directories += *directories == ':';
-		int length = (int)strcspn(directories, ":");
-		bool in_home = starts(directories, "~/"), slash = length > 0 && directories[length - 1] == '/';
-		const char *home = in_home ? getenv("HOME") : "";
-		if (home != NULL && snprintf(path, PATH_SIZE, "%s%.*s%s%s", home, length - in_home,
-		    directories + in_home, slash || length < 1 ? "" : "/", name) < PATH_SIZE &&
-		    stat(path, &file) == 0 && S_ISREG(file.st_mode) && access(path, mode) == 0) return true;
+/* By how they begin, as text and in JSON; any other is an error. */
+static const struct {
+	char name[6];
+	enum level level;
+} level_names[] = {
+	{ "TRC", LEVEL_DEBUG }, { "trace", LEVEL_DEBUG },
+	{ "DBG", LEVEL_DEBUG }, { "debug", LEVEL_DEBUG },
+	{ "INF", LEVEL_INFO }, { "info", LEVEL_INFO },
+};
+
+static enum level
+name_level(const char *name)
+{
+	for (size_t i = 0; i < COUNT(level_names); i++)
+		if (starts_with(name, level_names[i].name))
+			return level_names[i].level;
+	return LEVEL_ERROR;
+}
+
+/* Finds a member of a JSON object.  Returns where its string begins. */
+static const char *
+find_member(const char *line, const char *end, const char *name)
+{
+	const char *member = find(line, end, name);
+
+	while (member != NULL && member[-1] == '\\')
+		member = find(member + 1, end, name);
+	return member != NULL ? member + strlen(name) : NULL;
+}
+
+/*
+ * Tells how grave a line of the log is and where its message begins.  Text
+ * is "TIME LVL message field=value", JSON {"level":"...","message":"..."}.
+ */
+static const char *
+read_level(const char *line, const char *end, enum level *level)
+{
+	const char *message = line;
+	const char *name;
+
+	*level = LEVEL_NONE;
+	if (line < end && line[0] == '{') {
+		name = find_member(line + 1, end, "\"level\":\"");
+		message = find_member(line + 1, end, "\"message\":\"");
+		if (name != NULL)
+			*level = name_level(name);
+		return message != NULL ? message : end;
+	}
+	if (message < end && strchr(DIGITS, message[0]) != NULL) {
+		message = memchr(line, ' ', (size_t)(end - line));
+		message = message != NULL ? message + 1 : line;
+	}
+	if (end - message < 4 || message[3] != ' ')
+		return message;
+	for (size_t i = 0; i < 3; i++)
+		if (message[i] < 'A' || message[i] > 'Z')
+			return message;
+	*level = name_level(message);
+	return message + 4;
+}
+
+/* What a line tells of the connection to Cloudflare's edge. */
+enum edge_event {
+	EDGE_SILENT,		/* nothing */
+	EDGE_REGISTERED,	/* it is there */
+	EDGE_LOST,		/* it isn't there any more */
+	EDGE_RETRYING,		/* cloudflared tries again */
+	EDGE_REFUSED,		/* the edge has said no */
+	EDGE_UNSERVED,		/* the same, if cloudflared tried again */
+	EDGE_UNREACHABLE,	/* the edge doesn't answer */
+	EDGE_QUIC_FAILED	/* the edge doesn't answer by UDP */
+};
+
+static const struct {
+	const char *message;
+	enum edge_event event;
+} edge_messages[] = {
+	{ "Lost connection with the edge", EDGE_LOST },
+	{ "Unregistered tunnel connection", EDGE_LOST },
+	{ "Retrying connection", EDGE_RETRYING },
+	{ "Connection terminated", EDGE_LOST },
+	{ "Register tunnel error", EDGE_REFUSED },
+	/* what is left of that in QUIC's words */
+	{ "Serve tunnel error", EDGE_UNSERVED },
+	{ "Unable to establish connection with Cloudflare", EDGE_UNREACHABLE },
+	{ "Failed to dial a quic connection", EDGE_QUIC_FAILED },
+	{ "Failed to create new quic connection", EDGE_QUIC_FAILED },
+};
+
+static const char registered[] = "Registered tunnel connection";
+
+/* Before 2022: Connection 0b3cd2b6-... registered */
+static bool
+is_old_registration(const char *message, const char *end)
+{
+	return starts_with(message, "Connection ") &&
+	    find(message, end, " registered") != NULL;
+}
+
+static enum edge_event
+read_edge(const char *line, const char *end)
+{
+	enum level level;
+	const char *message = read_level(line, end, &level);
+
+	if (level == LEVEL_DEBUG)
+		return EDGE_SILENT;
+	if (is_old_registration(message, end) ||
+	    find(line, end, registered) != NULL)
+		return EDGE_REGISTERED;
+	for (size_t i = 0; i < COUNT(edge_messages); i++) {
+		if (!starts_with(message, edge_messages[i].message))
+			continue;
+		/* other streams fail when a connection is lost */
+		if (edge_messages[i].event == EDGE_UNSERVED &&
+		    find(line, end, "control stream") == NULL)
+			break;
+		return edge_messages[i].event;
+	}
+	return EDGE_SILENT;
+}
+
+/*
+ * Why cloudflared failed, by its signs in one line of the log; the first row
+ * that fits counts.  Signs stand between bars, each of at most 63 characters,
+ * and a star in one for anything.
+ */
+static const char wrong_build[] = "it may be a build for another processor "
+    "or libc: get the one for this machine (see uname -m)";
+
+static const struct hint {
+	const char *text;
+	const char *signs;
+	bool limited;		/* to be tried again after a minute only */
+	bool vague;		/* if no other line tells more */
+} hints[] = {
+	{ "Cloudflare limits the rate of new tunnels: wait some minutes, then "
+	    "try again",
+	    "error code: 1015|429 Too Many|status_code=\"429|"
+	    "\"status_code\":\"429|\"status\":429", true, false },
+	{ "a certificate isn't valid at this machine's time: set its clock "
+	    "(see date), then try again",
+	    "x509: *not yet valid|x509: *expired", false, false },
+	{ "the certificate of Cloudflare's service isn't trusted: install "
+	    "ca-certificates, or have the proxy or antivirus that opens TLS "
+	    "let cloudflared pass",
+	    "x509: |failed to verify certificate", false, false },
+	{ "something answers in Cloudflare's place, a proxy or a captive "
+	    "portal: log in with a browser; cloudflared needs direct access",
+	    "invalid character '<'|proxyconnect|"
+	    "Proxy Authentication Required|<html|<!DOCTYPE", false, false },
+	{ "no way to Cloudflare's edge by IPv6: try "
+	    "TUNNEL_EDGE_IP_VERSION=4",
+	    "]:7844*network is unreachable|]:7844*no route to host|"
+	    "]:7844*cannot assign requested address", false, false },
+	{ "no network, or no way to the DNS: check the connection and the "
+	    "resolver, then try again",
+	    "network is unreachable|no route to host|network is down",
+	    false, false },
+	{ "the DNS doesn't answer as it should: check the resolver "
+	    "(/etc/resolv.conf), then try again",
+	    "no such host|server misbehaving|lookup *i/o timeout|"
+	    "lookup *connection refused|the DNS query failed|"
+	    "lookup *deadline exceeded|Temporary failure in name",
+	    false, false },
+	{ "Cloudflare's edge answers but doesn't accept the tunnel: try again "
+	    "in some minutes",
+	    "Register tunnel error|Unauthorized|Serve tunnel error|"
+	    "control stream encountered a failure|"
+	    "failed to serve tunnel connection", false, false },
+	{ "Cloudflare's edge is out of reach: is port 7844 blocked by a "
+	    "firewall, WARP or another Zero Trust policy? QUIC needs UDP, "
+	    "TUNNEL_TRANSPORT_PROTOCOL=http2 needs TCP; "
+	    "TUNNEL_EDGE_IP_VERSION=4 may help",
+	    "quic connection|dial to edge|:7844|DialContext error|"
+	    "connection with Cloudflare edge|with edge error", false, false },
+	{ wrong_build, "SIGILL: |can only be run on|this CPU has no|GLIBC_|"
+	    "error while loading shared libraries|Exec format error",
+	    false, false },
+	{ "the address in TUNNEL_METRICS is in use: choose another, or unset "
+	    "it", "metrics server*address already in use", false, false },
+	{ "Cloudflare's service (api." ZONE ") cannot be reached: try again "
+	    "later; a firewall or proxy must let cloudflared out directly, "
+	    "and the DNS must work",
+	    "failed to request quick Tunnel|dial tcp|"
+	    "api." ZONE "*i/o timeout|api." ZONE "*EOF|"
+	    "api." ZONE "*deadline exceeded|api." ZONE "*reset by peer|"
+	    "api." ZONE "*handshake", false, false },
+	{ "Cloudflare's service has a fault: try again later",
+	    "status_code=\"5|\"status_code\":\"5|\"status\":5", false, false },
+	{ "Cloudflare's answer makes no sense, which is often rate limiting: "
+	    "wait some minutes, then try again",
+	    "failed to unmarshal*invalid character 'e'", true, true },
+	{ "Cloudflare's answer makes no sense: try again later",
+	    "failed to unmarshal|failed to parse quick Tunnel ID|"
+	    "Error unmarshaling", false, true },
+};
+
+/* Lines about a visitor's request: the fault is the origin's, not ours. */
+static const char origin_signs[] =
+    "originService|the origin service|ingressRule|dest=";
+
+/* Looks whether a sign, in which a star stands for anything, is in a line. */
+static bool
+matches_sign(const char *line, const char *end, const char *sign)
+{
+	char part[64];
+
+	while (line != NULL) {
+		size_t length = strcspn(sign, "*");
+
+		copy_part(part, sizeof part, sign, length);
+		line = find(line, end, part);
+		if (line == NULL || sign[length] == '\0')
+			return line != NULL;
+		line += length;
+		sign += length + 1;
 	}
 	return false;
 }
 
-static void find_cloudflared(struct tunnel *t, const char *self) {
-	char found[PATH_SIZE], here[PATH_SIZE] = "";
-	if (readlink("/proc/self/exe", here, sizeof here - 1) == -1)
-		snprintf(here, sizeof here, "%s", self);
-	here[strrchr(here, '/') != NULL ? strrchr(here, '/') - here + 1 : 0] = '\0';
-	bool named = t->has['c'] || (t->program != NULL && t->program[0] != '\0');
-	if (!named && !search(found, getenv("PATH"), "cloudflared", X_OK) &&
-	    (here[0] == '\0' || !search(found, here, "cloudflared", X_OK)) &&
-	    !search(found, program_directories, "cloudflared", X_OK))
-		say(t, "cloudflared is not installed: get it from https://github.com/cloudflare/"
-		    "cloudflared/releases, or name it with -c"), quit(t, EXIT_NOT_FOUND);
-	if (!named) t->program = found;
-	bool relative = t->program[0] != '/' && getcwd(here, sizeof here) != NULL;	/* for -b */
-	errno = ENAMETOOLONG;
-	if (snprintf(t->path, PATH_SIZE, "%s%s%s", relative ? here : "", relative ? "/" : "",
-	    t->program) >= PATH_SIZE || access(t->path, X_OK) == -1)
-		die(t, errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN,
-		    "run ", t->program);	/* the rest can be told only by trying */
-}
+static bool
+has_sign(const char *line, const char *end, const char *signs)
+{
+	char sign[64];
 
-/* Makes a pipe that no program we run inherits, and that is read without waiting. */
-static bool make_pipe(int ends[2]) {
-	return pipe(ends) == 0 && fcntl(ends[0], F_SETFD, FD_CLOEXEC) != -1 &&
-	    fcntl(ends[1], F_SETFD, FD_CLOEXEC) != -1 && fcntl(ends[0], F_SETFL, O_NONBLOCK) != -1;
-}
+	while (*signs != '\0') {
+		size_t length = strcspn(signs, "|");
 
-/* Sets NAME=VALUE in environ, where main made room: setenv would bring malloc along. */
-static void set_variable(char *variable) {
-	size_t i = 0, name = strcspn(variable, "=") + 1;
-	while (environ[i] != NULL && strncmp(environ[i], variable, name) != 0) i++;
-	if (environ[i] == NULL) environ[i + 1] = NULL;
-	environ[i] = variable;
-}
-
-/* Becomes a program, in a child, or says why not; a file that is there lacks its interpreter. */
-static void become(struct tunnel *t, char **arguments, bool keep_ignored) {
-	handle_signals(SIG_DFL, keep_ignored);
-	block_signals(false, false);
-	if (arguments[0] == t->path) execv(t->path, arguments);
-	else execvp(arguments[0], arguments);
-	block_signals(false, true);
-	t->error_fd = 2, t->progress = false;
-	bool there = errno != ENOENT || (strchr(arguments[0], '/') && access(arguments[0], F_OK) == 0);
-	say(t, "cannot run %s: %s", arguments[0], strerror(errno));
-	_exit(there ? EXIT_CANNOT_RUN : EXIT_NOT_FOUND);
-}
-
-static void become_cloudflared(struct tunnel *t, int log, pid_t parent) {
-	char grace[64], config[PATH_SIZE];
-	bool configured = search(config, config_directories, "config.yml", F_OK) ||
-	    search(config, config_directories, "config.yaml", F_OK);
-	char *arguments[] = { t->path, "tunnel", "--url", t->origin,
-	    configured ? "--config" : NULL, "/dev/null", NULL };
-	/* it should end before we kill it; three minutes are the most it takes */
-	int all = (int)t->grace_ms, ms = all < 1000 ? all / 2 : all < 180500 ? all - 500 : 180000;
-	int end = snprintf(grace, sizeof grace, "TUNNEL_GRACE_PERIOD=%d.%03d", ms / 1000, ms % 1000);
-	while (grace[end - 1] == '0') end--;
-	memcpy(grace + end - (grace[end - 1] == '.'), "s", 2);
-	if (getenv("TUNNEL_GRACE_PERIOD") == NULL) set_variable(grace);
-	if (getenv("NO_AUTOUPDATE") == NULL) set_variable("NO_AUTOUPDATE=true");
-	const char *level = getenv("TUNNEL_LOGLEVEL");
-	static const char quiet[] = "warn\0 error\0fatal\0panic";	/* hide the URL */
-	for (int i = 0; level != NULL && i < 24; i += 6)
-		if (strncasecmp(level, quiet + i, 6) == 0) set_variable("TUNNEL_LOGLEVEL=info");
-#if defined(__linux__)
-	prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
-	fcntl(log, 1031, 2 * LOG_READ);	/* F_SETPIPE_SZ: twice the usual, it waits for us less */
-#elif defined(__FreeBSD__)
-	procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &(int){ SIGTERM });
-#endif
-	if (getppid() == parent && setpgid(0, 0) == 0 && dup2(log, 2) != -1 &&
-	    dup2(log, 1) != -1 && dup2(t->null, 0) != -1) become(t, arguments, false);
-	_exit(EXIT_CANNOT_RUN);
-}
-
-static void start_cloudflared(struct tunnel *t) {
-	int log[2] = { -1, -1 };
-	pid_t parent = getpid(), child = -1;
-	block_signals(true, true);
-	if (make_pipe(log) && (child = fork()) == 0) become_cloudflared(t, log[1], parent);
-	if (child == -1) fail(t, "start cloudflared");
-	block_signals(false, true);
-	close(log[1]);
-	t->log_fd = log[0];
-	t->log_length = t->log_shown = 0;
-	t->log[0] = '\0';
-	if (child == -1) return;
-	setpgid(child, child);	/* so does it: whoever is first, no signal misses the group */
-	t->cloudflared = t->group = t->record.group = child;
-	t->state = STARTING;
-	t->registered = t->listening = false;
-	if (t->start_ms > 0) t->deadline[START] = now_ms() + t->start_ms;
-	if (t->has['w'] || (!t->delivered && t->failures == 0)) t->deadline[PROBE] = now_ms();
-}
-
-/* Says whether something listens on HOST:PORT, as a name that takes a resolver does.  No
- * answer, in PROBE_MS or until a signal, is no refusal; to be connected to oneself is. */
-static bool is_listening(const char *name) {
-	union { struct sockaddr any; struct sockaddr_in ip4; struct sockaddr_in6 ip6; } to;
-	char host[HOST_SIZE];
-	bool known = false, bracket = name[0] == '[';
-	const char *colon = strrchr(name, ':');
-	in_port_t port = htons((in_port_t)atoi(colon + 1));
-	snprintf(host, HOST_SIZE, "%.*s", (int)(colon - name) - 2 * bracket, name + bracket);
-	bool local = strncasecmp(host, "localhost", 10) == 0;
-	for (int ip6 = 0; ip6 < 2; ip6++) {
-		socklen_t size = ip6 ? sizeof to.ip6 : sizeof to.ip4;
-		memset(&to, 0, sizeof to);
-		to.any.sa_family = ip6 ? AF_INET6 : AF_INET;
-		*(ip6 ? &to.ip6.sin6_port : &to.ip4.sin_port) = port;
-		if (inet_pton(to.any.sa_family, !local ? host : ip6 ? "::1" : "127.0.0.1",
-		    ip6 ? (void *)&to.ip6.sin6_addr : &to.ip4.sin_addr) != 1) continue;
-		known = true;
-		int fd = socket(to.any.sa_family, SOCK_STREAM, 0), error = 0;
-		if (fd == -1 || fcntl(fd, F_SETFL, O_NONBLOCK) == -1 || connect(fd, &to.any, size) == -1)
-			error = errno;
-		struct pollfd wait[] = { { fd, POLLOUT, 0 }, { signal_pipe[0], POLLIN, 0 } };
-		if (error == EINPROGRESS && (poll(wait, 2, PROBE_MS) <= 0 || wait[0].revents == 0 ||
-		    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){ sizeof error }) == -1))
-			error = 0;
-		bool own = getsockname(fd, &to.any, &size) == 0 && to.ip4.sin_port == port;
-		close(fd);
-		if (error == 0 && !own) return true;
+		copy_part(sign, sizeof sign, signs, length);
+		if (matches_sign(line, end, sign))
+			return true;
+		signs += signs[length] == '|' ? length + 1 : length;
 	}
-	return !known;
+	return false;
 }
 
-/* ---- record ---- */
-/* Opens the directory of the records, or says why not; -b, -k and -l quit without it. */
-static void open_directory(struct tunnel *t) {
-	const char *runtime = getenv("XDG_RUNTIME_DIR"), *temporary = getenv("TMPDIR");
-	bool needed = t->has['b'] || t->has['k'] || t->has['l'];
-	char path[PATH_SIZE];
-	struct stat file;
-	if (temporary == NULL || temporary[0] == '\0') temporary = "/tmp";
-	snprintf(path, sizeof path, "%s/tunnel-%ld", temporary, (long)geteuid());
-	if (runtime != NULL && runtime[0] != '\0') snprintf(path, sizeof path, "%s/tunnel", runtime);
-	if (mkdir(path, 0700) == 0 || errno == EEXIST)
-		t->directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	bool known = t->directory != -1 && fstat(t->directory, &file) == 0;
-	if (known && file.st_uid == geteuid() && (file.st_mode & 0777) == 0700) return;
-	say(t, "%scannot keep records in %s: %s", needed ? "" : "warning: ", path,
-	    known ? "it must be yours, with mode 0700" : strerror(errno));
-	if (needed) quit(t, 1);
-	t->directory = -1;
+/* What one line tells about a failure, or NULL. */
+static const struct hint *
+read_hint(const char *line, const char *end)
+{
+	enum level level;
+
+	read_level(line, end, &level);
+	if (level == LEVEL_DEBUG || level == LEVEL_INFO ||
+	    has_sign(line, end, origin_signs))
+		return NULL;
+	for (size_t i = 0; i < COUNT(hints); i++)
+		if (has_sign(line, end, hints[i].signs))
+			return &hints[i];
+	return NULL;
 }
 
-/* Opens the record of t's origin.  Returns -1 with errno, EINVAL if it isn't our file. */
-static int open_record(struct tunnel *t, int flags) {
+/* The end of the line that begins here: its newline, or the text's end. */
+static const char *
+line_end(const char *line)
+{
+	const char *end = strchr(line, '\n');
+
+	return end != NULL ? end : line + strlen(line);
+}
+
+/*
+ * What the end of a log tells about why cloudflared failed, or NULL.  The
+ * last sign since the last success counts: what was overcome is no reason.
+ */
+static const struct hint *
+choose_hint(const char *log)
+{
+	const struct hint *chosen = NULL;
+
+	while (*log != '\0') {
+		const char *end = line_end(log);
+		const struct hint *hint = read_hint(log, end);
+
+		/* what comes of being told to end is no reason for that */
+		if (find(log, end, "Initiating graceful shutdown") != NULL)
+			return chosen;
+		if (read_edge(log, end) == EDGE_REGISTERED)
+			chosen = NULL;
+		else if (hint != NULL && (chosen == NULL || !hint->vague))
+			chosen = hint;
+		log = *end == '\n' ? end + 1 : end;
+	}
+	return chosen;
+}
+
+/*
+ * Says whether a log is what cloudflared leaves when it can't read a value:
+ * nothing, or a page of help.  Anything else has a line with a level.
+ */
+static bool
+is_no_log(const char *log)
+{
+	while (*log != '\0') {
+		const char *end = line_end(log);
+		enum level level;
+
+		read_level(log, end, &level);
+		if (level != LEVEL_NONE)
+			return false;
+		log = *end == '\n' ? end + 1 : end;
+	}
+	return true;
+}
+
+/* ======================================================================
+ * DNS packets
+ *
+ * Pure functions (RFC 1035): a question is built, an answer is read.  They
+ * trust no length and no pointer.  Names are text without the last dot, of
+ * letters, digits, hyphens and underscores; other names are no names here.
+ * ====================================================================== */
+
+enum {
+	DNS_A = 1,
+	DNS_NS = 2,
+	DNS_CNAME = 5,
+	DNS_SOA = 6,
+	DNS_AAAA = 28,
+	DNS_IN = 1,			/* class */
+	DNS_NXDOMAIN = 3,		/* response code */
+	DNS_HEADER = 12,		/* bytes */
+	DNS_PACKET = 512,		/* bytes, the most without EDNS */
+	DNS_NAME_SIZE = 256
+};
+
+enum answer_kind {
+	ANSWER_NONE,		/* none to our question: wait for another */
+	ANSWER_USELESS,		/* it is, but says neither yes nor no */
+	ANSWER_YES,		/* there is what was asked for */
+	ANSWER_NO		/* there is no such name, or no such data */
+};
+
+struct dns_question {
+	unsigned id;
+	unsigned type;
+	bool recursion;		/* wanted: RD */
+	const char *name;
+};
+
+struct dns_answer {
+	bool authoritative;			/* AA */
+	bool exists;				/* the name, whatever it has */
+	int count;				/* of names */
+	char names[2][DNS_NAME_SIZE];		/* NS: the first two */
+	unsigned char address[16];		/* A, AAAA: the first */
+};
+
+struct packet {
+	const unsigned char *bytes;
+	size_t size;
+	size_t at;		/* where to read on */
+};
+
+static void
+put_16(unsigned char *at, unsigned value)
+{
+	at[0] = (unsigned char)(value >> 8 & 0xff);
+	at[1] = (unsigned char)(value & 0xff);
+}
+
+static unsigned
+get_16(const unsigned char *at)
+{
+	return (unsigned)at[0] << 8 | at[1];
+}
+
+/* Says whether so many bytes are left to read. */
+static bool
+has_left(const struct packet *packet, size_t size)
+{
+	return packet->at <= packet->size && packet->size - packet->at >= size;
+}
+
+/* Builds a question.  Returns its size, or 0 if the name is none. */
+static size_t
+build_question(unsigned char packet[DNS_PACKET],
+    const struct dns_question *question)
+{
+	const char *name = question->name;
+	size_t at = DNS_HEADER;
+
+	memset(packet, 0, DNS_HEADER);
+	put_16(packet, question->id);
+	packet[2] = question->recursion ? 1 : 0;
+	packet[5] = 1;			/* one question */
+	if (strlen(name) >= DNS_NAME_SIZE - 2)
+		return 0;
+	while (*name != '\0') {
+		size_t length = strcspn(name, ".");
+
+		if (length < 1 || length > 63)
+			return 0;
+		packet[at++] = (unsigned char)length;
+		memcpy(packet + at, name, length);
+		at += length;
+		name += length;
+		if (*name == '.')
+			name++;
+	}
+	packet[at++] = 0;
+	put_16(packet + at, question->type);
+	put_16(packet + at + 2, DNS_IN);
+	return at + 4;
+}
+
+/* Adds a label and a dot to a name.  Returns false if it isn't one for us. */
+static bool
+add_label(char name[DNS_NAME_SIZE], size_t *length,
+    const unsigned char *label, size_t size)
+{
+	char *end = name + *length;
+
+	if (*length + size + 1 >= DNS_NAME_SIZE)
+		return false;
+	memcpy(end, label, size);
+	end[size] = '\0';
+	if (strlen(end) != size || !consists_of(end, NAME_CHARS))
+		return false;
+	end[size] = '.';
+	*length += size + 1;
+	return true;
+}
+
+/*
+ * Reads a name, following compression pointers, each of which must lead to
+ * before where the last one stood, so that they come to an end.
+ */
+static bool
+read_name(struct packet *packet, char name[DNS_NAME_SIZE])
+{
+	const unsigned char *bytes = packet->bytes;
+	size_t limit = packet->size;
+	size_t at = packet->at;
+	size_t length = 0;
+	bool jumped = false;
+
+	while (at < limit) {
+		size_t label = bytes[at++];
+
+		if (label >= 0xc0) {
+			size_t pointer = at - 1;
+
+			if (at >= limit)
+				return false;
+			at = (label & 0x3f) << 8 | bytes[at];
+			if (!jumped)
+				packet->at = pointer + 2;
+			jumped = true;
+			limit = pointer;
+			continue;
+		}
+		if (label == 0) {
+			if (!jumped)
+				packet->at = at;
+			name[length > 0 ? length - 1 : 0] = '\0';
+			return true;
+		}
+		if (label > 63 || limit - at < label ||
+		    !add_label(name, &length, bytes + at, label))
+			return false;
+		at += label;
+	}
+	return false;
+}
+
+/*
+ * Reads what one record of an answer holds.  Returns false if it is broken;
+ * sets *found if it is what was asked for.
+ */
+static bool
+take_data(struct packet *data, unsigned type, unsigned wanted,
+    struct dns_answer *answer, bool *found)
+{
+	size_t left = data->size - data->at;
+
+	if (type == DNS_CNAME && (wanted == DNS_A || wanted == DNS_AAAA))
+		*found = true;
+	if (type != wanted || type == DNS_CNAME)
+		return true;
+	*found = true;
+	if (type == DNS_A || type == DNS_AAAA) {
+		if (left != (type == DNS_A ? 4 : 16))
+			return false;
+		memcpy(answer->address, data->bytes + data->at, left);
+		answer->count++;
+	} else if (type == DNS_NS && answer->count < 2) {
+		if (!read_name(data, answer->names[answer->count]))
+			return false;
+		answer->count++;
+	}
+	return true;
+}
+
+/* Reads one resource record.  Returns false if the packet is broken. */
+static bool
+take_record(struct packet *packet, const struct dns_question *question,
+    struct dns_answer *answer, bool *found)
+{
+	const unsigned char *at;
+	char owner[DNS_NAME_SIZE];
+	struct packet data;
+	size_t length;
+
+	/* type, class, time to live (4 bytes), length */
+	if (!read_name(packet, owner) || !has_left(packet, 10))
+		return false;
+	at = packet->bytes + packet->at;
+	length = get_16(at + 8);
+	packet->at += 10;
+	if (!has_left(packet, length))
+		return false;
+	data = *packet;
+	data.size = packet->at + length;
+	packet->at += length;
+	if (get_16(at + 2) != DNS_IN || !same_name(owner, question->name))
+		return true;
+	return take_data(&data, get_16(at), question->type, answer, found);
+}
+
+/* Says whether a packet is a response to this question, of whatever kind. */
+static bool
+is_response(struct packet *packet, const struct dns_question *question)
+{
+	const unsigned char *bytes = packet->bytes;
+	char name[DNS_NAME_SIZE];
+
+	if (packet->size < DNS_HEADER || get_16(bytes) != question->id)
+		return false;
+	/* a response to a query, and one question */
+	if ((bytes[2] & 0xf8) != 0x80 || get_16(bytes + 4) != 1)
+		return false;
+	packet->at = DNS_HEADER;
+	if (!read_name(packet, name) || !has_left(packet, 4) ||
+	    !same_name(name, question->name))
+		return false;
+	bytes += packet->at;
+	packet->at += 4;
+	return get_16(bytes) == question->type && get_16(bytes + 2) == DNS_IN;
+}
+
+/*
+ * Reads an answer.  What isn't a well-formed response to this very question
+ * is ANSWER_NONE; what is, but cut short or an error, is ANSWER_USELESS.
+ */
+static enum answer_kind
+read_answer(const unsigned char *bytes, size_t size,
+    const struct dns_question *question, struct dns_answer *answer)
+{
+	struct packet packet = { bytes, size, 0 };
+	bool found = false;
+	unsigned count;
+	unsigned code;
+
+	memset(answer, 0, sizeof *answer);
+	if (!is_response(&packet, question))
+		return ANSWER_NONE;
+	answer->authoritative = (bytes[2] & 0x04) != 0;
+	code = bytes[3] & 0xf;
+	if ((bytes[2] & 0x02) != 0)
+		return ANSWER_USELESS;	/* truncated */
+	if (code == DNS_NXDOMAIN)
+		return ANSWER_NO;
+	if (code != 0)
+		return ANSWER_USELESS;
+	answer->exists = true;
+	for (count = get_16(bytes + 6); count > 0; count--)
+		if (!take_record(&packet, question, answer, &found))
+			return ANSWER_NONE;
+	return found ? ANSWER_YES : ANSWER_NO;
+}
+
+/* ======================================================================
+ * The name servers
+ *
+ * Whether the tunnel's name is in the DNS, found out without doing harm: the
+ * zone's name servers are looked up through the system's resolvers, each has
+ * to prove its authority by the zone's SOA, and only then is it asked for
+ * the name.  No resolver ever learns it.  This section owns its sockets, at
+ * most one a server, and never waits: the tunnel polls them, and calls
+ * names_take for what has come and names_step for what is due.
+ * ====================================================================== */
+
+enum {
+	SERVERS = 4,		/* two names, two kinds of address each */
+	RESOLVERS = 3,		/* as in resolv.conf(5) */
+	DNS_PORT = 53,
+	ASK_AGAIN_MS = 1000,	/* the same question, it may be lost */
+	ASK_MS = 3000,		/* no answer by then: there is none */
+	PUBLISH_MS = 250,	/* between two questions for a new name */
+	PUBLISH_MAX_MS = 2000,
+	WATCH_MS = 5000,	/* between two questions for an old one */
+	SURE = 3		/* so many answers in a row */
+};
+
+enum server_stage {
+	SERVER_NONE,		/* not known, or no authority */
+	SERVER_NAME,		/* its name is looked up: NS of the zone */
+	SERVER_ADDRESS,		/* its address is looked up */
+	SERVER_PROOF,		/* it is asked for the zone's SOA */
+	SERVER_PROVEN		/* it can be asked for anything */
+};
+
+struct server {
+	enum server_stage stage;
+	char name[DNS_NAME_SIZE];
+	struct address address;
+	unsigned address_type;	/* DNS_A or DNS_AAAA */
+	unsigned name_type;	/* what to ask for the tunnel's name */
+	bool answers;		/* as far as we know */
+	int yes, no;		/* in a row */
+
+	/* The question that is open; fd is -1 if none is. */
+	int fd;
+	unsigned id;
+	unsigned type;
+	int tries;
+	long long again_ms;	/* when to send it again, or the next one */
+	long long until_ms;	/* when to give it up */
+	int interval_ms;	/* until the next one */
+};
+
+struct names {
+	bool off;		/* TRYCLOUDFLARE_NS=none */
+	struct address named;	/* TRYCLOUDFLARE_NS=address */
+	struct address resolvers[RESOLVERS];
+	int resolver_count;
+	struct server servers[SERVERS];
+	char name[URL_SIZE];	/* the tunnel's; "": don't ask for it yet */
+	long long voted_ms;	/* when a server last said yes or no */
+	int first_ms, most_ms;	/* the interval, and how far it grows */
+};
+
+/* Reads TRYCLOUDFLARE_NS, once. */
+static void
+names_configure(struct names *names)
+{
+	const char *setting = getenv("TRYCLOUDFLARE_NS");
+	struct origin server;
+
+	memset(names, 0, sizeof *names);
+	for (int i = 0; i < SERVERS; i++)
+		names->servers[i].fd = -1;
+	if (is_empty(setting))
+		return;
+	if (strcmp(setting, "none") == 0)
+		names->off = true;
+	else if (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
+	    (!find_address(&server, AF_INET, &names->named) &&
+	    !find_address(&server, AF_INET6, &names->named)))
+		refuse("TRYCLOUDFLARE_NS is none or address[:port]: %s",
+		    setting);
+}
+
+/* Reads the resolvers of /etc/resolv.conf; without one it is this host. */
+static void
+read_resolvers(struct names *names)
+{
+	char text[4096] = "nameserver 127.0.0.1";
+	ssize_t size = -1;
+	int fd = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd != -1) {
+		size = read(fd, text, sizeof text - 1);
+		text[size > 0 ? size : 0] = '\0';
+		close(fd);
+	}
+	names->resolver_count = 0;
+	for (char *line = strtok(text, "\n"); line != NULL &&
+	    names->resolver_count < RESOLVERS; line = strtok(NULL, "\n")) {
+		char *value = line + strlen("nameserver");
+
+		if (!starts_with(line, "nameserver"))
+			continue;
+		value += strspn(value, " \t");
+		value[strcspn(value, " \t\r#;")] = '\0';
+		if (parse_ip(value, DNS_PORT,
+		    &names->resolvers[names->resolver_count]))
+			names->resolver_count++;
+	}
+}
+
+/* A number that nobody can guess, if the system has such. */
+static unsigned
+random_id(void)
+{
+	unsigned char bytes[2];
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	bool ok = fd != -1 && read(fd, bytes, 2) == 2;
+	struct timespec now = { 0, 0 };
+
+	if (fd != -1)
+		close(fd);
+	if (ok)
+		return (unsigned)bytes[0] << 8 | bytes[1];
+	clock_gettime(CLOCK_REALTIME, &now);
+	return ((unsigned)now.tv_nsec >> 4 ^ (unsigned)getpid()) & 0xffff;
+}
+
+static bool
+asks_resolver(const struct server *server)
+{
+	return server->stage == SERVER_NAME ||
+	    server->stage == SERVER_ADDRESS;
+}
+
+/* What the server is to be asked in its stage. */
+static struct dns_question
+next_question(const struct names *names, const struct server *server)
+{
+	struct dns_question question = { server->id, DNS_NS, false, ZONE };
+
+	question.recursion = asks_resolver(server);
+	switch (server->stage) {
+	case SERVER_ADDRESS:
+		question.type = server->address_type;
+		question.name = server->name;
+		break;
+	case SERVER_PROOF:
+		question.type = DNS_SOA;
+		break;
+	case SERVER_PROVEN:
+		question.type = server->name_type;
+		question.name = names->name;
+		break;
+	default:
+		break;
+	}
+	return question;
+}
+
+/* Opens a socket, and so a new port, to this address. */
+static int
+open_socket(const struct address *address)
+{
+	int fd = socket(address->to.any.sa_family, SOCK_DGRAM, 0);
+
+	if (fd != -1 && (!set_close_on_exec(fd) ||
+	    fcntl(fd, F_SETFL, O_NONBLOCK) == -1 ||
+	    connect(fd, &address->to.any, address->size) == -1))
+		close_fd(&fd);
+	return fd;
+}
+
+/* Sends the open question, perhaps again, then to another resolver. */
+static void
+send_question(struct names *names, struct server *server, long long now)
+{
+	struct dns_question question = next_question(names, server);
+	const struct address *address = &server->address;
+	unsigned char packet[DNS_PACKET];
+	size_t size = build_question(packet, &question);
+
+	if (asks_resolver(server)) {
+		int count = names->resolver_count;	/* 1 at least */
+
+		address = &names->resolvers[server->tries % count];
+		if (count > 1)
+			close_fd(&server->fd);
+	}
+	if (server->fd == -1)
+		server->fd = open_socket(address);
+	if (server->fd != -1 && size > 0)
+		send(server->fd, packet, size, 0);
+	server->tries++;
+	server->again_ms = now + ASK_AGAIN_MS;
+}
+
+/* Opens a question.  What has no way to its server is lost like a packet. */
+static void
+ask(struct names *names, struct server *server, long long now)
+{
+	close_fd(&server->fd);
+	server->id = random_id();
+	server->tries = 0;
+	server->until_ms = now + ASK_MS;
+	send_question(names, server, now);
+}
+
+static void
+enter_stage(struct names *names, struct server *server,
+    enum server_stage stage, long long now)
+{
+	server->stage = stage;
+	server->interval_ms = names->first_ms;
+	ask(names, server, now);
+}
+
+/* Closes the question, so that the next one is due after the interval. */
+static void
+close_question(struct names *names, struct server *server, long long now)
+{
+	long long asked = server->until_ms - ASK_MS;
+
+	close_fd(&server->fd);
+	server->until_ms = 0;
+	server->again_ms = asked + server->interval_ms;
+	if (server->again_ms < now)
+		server->again_ms = now;
+	server->interval_ms += server->interval_ms / 2;
+	if (server->interval_ms > names->most_ms)
+		server->interval_ms = names->most_ms;
+}
+
+/* There is no answer: this server is out of it, or silent for now. */
+static void
+take_silence(struct names *names, struct server *server, long long now)
+{
+	close_question(names, server, now);
+	server->answers = false;
+	server->yes = 0;
+	server->no = 0;
+	if (server->stage != SERVER_PROVEN)
+		server->stage = SERVER_NONE;
+}
+
+/* A resolver has named the servers: their addresses come next. */
+static void
+take_names(struct names *names, const struct dns_answer *answer,
+    long long now)
+{
+	for (int i = 0; i < SERVERS; i++) {
+		struct server *server = &names->servers[i];
+
+		close_fd(&server->fd);
+		server->stage = SERVER_NONE;
+		if (i / 2 >= answer->count)
+			continue;
+		copy_text(server->name, sizeof server->name,
+		    answer->names[i / 2]);
+		server->address_type = i % 2 == 0 ? DNS_A : DNS_AAAA;
+		enter_stage(names, server, SERVER_ADDRESS, now);
+	}
+}
+
+static void
+take_address(struct server *server, const struct dns_answer *answer)
+{
+	server->address.size = 0;
+	if (answer->count > 0)
+		set_address(&server->address,
+		    server->address_type == DNS_A ? AF_INET : AF_INET6,
+		    answer->address, DNS_PORT);
+}
+
+/* A server has said whether the tunnel's name is there. */
+static void
+take_vote(struct names *names, struct server *server, bool there,
+    const struct dns_answer *answer, long long now)
+{
+	names->voted_ms = now;
+	server->answers = true;
+	server->yes = there ? server->yes + 1 : 0;
+	server->no = there ? 0 : server->no + 1;
+	if (there)
+		server->interval_ms = names->first_ms;
+	/* a name may have an address of the other kind only */
+	if (!there && answer->exists)
+		server->name_type = DNS_A + DNS_AAAA - server->name_type;
+	close_question(names, server, now);
+}
+
+/* Takes an answer of use, to what was asked in the server's stage. */
+static void
+take_answer(struct names *names, struct server *server, bool yes,
+    const struct dns_answer *answer, long long now)
+{
+	switch (server->stage) {
+	case SERVER_NAME:
+		take_names(names, answer, now);
+		break;
+	case SERVER_ADDRESS:
+		take_address(server, answer);
+		if (server->address.size > 0)
+			enter_stage(names, server, SERVER_PROOF, now);
+		else
+			take_silence(names, server, now);
+		break;
+	case SERVER_PROOF:
+		if (yes && answer->authoritative) {
+			server->stage = SERVER_PROVEN;
+			server->answers = true;
+			close_question(names, server, now);
+			server->again_ms = now;
+			server->interval_ms = names->first_ms;
+		} else {
+			take_silence(names, server, now);
+		}
+		break;
+	case SERVER_PROVEN:
+		if (answer->authoritative)
+			take_vote(names, server, yes, answer, now);
+		else
+			take_silence(names, server, now);
+		break;
+	default:
+		break;
+	}
+}
+
+/* The resolver can't help: ask the next, if there is one left. */
+static void
+take_failure(struct names *names, struct server *server, long long now)
+{
+	if (asks_resolver(server) && server->tries < names->resolver_count)
+		send_question(names, server, now);
+	else
+		take_silence(names, server, now);
+}
+
+/* Reads what has come for one server. */
+static void
+names_take(struct names *names, struct server *server)
+{
+	unsigned char packet[DNS_PACKET];
+	struct dns_question question = next_question(names, server);
+	struct dns_answer answer;
+	ssize_t size = recv(server->fd, packet, sizeof packet, 0);
+	long long now = now_ms();
+
+	if (size == -1) {
+		if (errno != EAGAIN && errno != EINTR)
+			take_failure(names, server, now);
+		return;
+	}
+	switch (read_answer(packet, (size_t)size, &question, &answer)) {
+	case ANSWER_NONE:
+		break;
+	case ANSWER_USELESS:
+		take_failure(names, server, now);
+		break;
+	case ANSWER_YES:
+		take_answer(names, server, true, &answer, now);
+		break;
+	case ANSWER_NO:
+		take_answer(names, server, false, &answer, now);
+		break;
+	}
+}
+
+/* Says whether something is to be asked, or asked again, of a server. */
+static bool
+is_busy(const struct names *names, const struct server *server)
+{
+	if (server->stage == SERVER_NONE)
+		return false;
+	if (server->stage != SERVER_PROVEN || server->until_ms > 0)
+		return true;
+	return names->name[0] != '\0';
+}
+
+/* Does what is due. */
+static void
+names_step(struct names *names, long long now)
+{
+	for (int i = 0; i < SERVERS; i++) {
+		struct server *server = &names->servers[i];
+
+		if (!is_busy(names, server) || now < server->again_ms)
+			continue;
+		if (server->until_ms == 0)
+			ask(names, server, now);
+		else if (now >= server->until_ms)
+			take_silence(names, server, now);
+		else
+			send_question(names, server, now);
+	}
+}
+
+/* When names_step is due next; 0 if nothing is. */
+static long long
+names_due(const struct names *names)
+{
+	long long due = 0;
+
+	for (int i = 0; i < SERVERS; i++) {
+		const struct server *server = &names->servers[i];
+
+		if (!is_busy(names, server))
+			continue;
+		if (due == 0 || server->again_ms < due)
+			due = server->again_ms;
+	}
+	return due;
+}
+
+/* Stops asking. */
+static void
+names_close(struct names *names)
+{
+	names->name[0] = '\0';
+	for (int i = 0; i < SERVERS; i++) {
+		struct server *server = &names->servers[i];
+
+		close_fd(&server->fd);
+		memset(server, 0, sizeof *server);
+		server->fd = -1;
+	}
+}
+
+/* Finds the servers, anew: since the last time the network may be another. */
+static void
+names_open(struct names *names, long long now)
+{
+	struct server *first = &names->servers[0];
+
+	names_close(names);
+	names->voted_ms = 0;
+	if (names->off)
+		return;
+	names->first_ms = PUBLISH_MS;
+	names->most_ms = PUBLISH_MAX_MS;
+	if (names->named.size > 0) {
+		first->address = names->named;
+		enter_stage(names, first, SERVER_PROOF, now);
+	} else {
+		read_resolvers(names);
+		if (names->resolver_count > 0)
+			enter_stage(names, first, SERVER_NAME, now);
+	}
+}
+
+/* Has the servers asked for a name, each as soon as it is proven. */
+static void
+names_ask(struct names *names, const char *name, int first_ms, int most_ms,
+    long long now)
+{
+	names->first_ms = first_ms;
+	names->most_ms = most_ms;
+	copy_text(names->name, sizeof names->name, name);
+	for (int i = 0; i < SERVERS; i++) {
+		struct server *server = &names->servers[i];
+
+		server->yes = 0;
+		server->no = 0;
+		server->name_type = DNS_A;
+		server->interval_ms = first_ms;
+		if (server->stage == SERVER_PROVEN)
+			ask(names, server, now);
+	}
+}
+
+/* How many servers there are that... */
+struct tally {
+	int sought;		/* aren't found or proven yet */
+	int answering;		/* answer with authority */
+	int yes;		/* have the name, by their last answer */
+	int sure_yes;		/* and said so often enough */
+	int sure_no;		/* don't have it, and said so often enough */
+};
+
+static struct tally
+names_count(const struct names *names)
+{
+	struct tally tally = { 0, 0, 0, 0, 0 };
+
+	for (int i = 0; i < SERVERS; i++) {
+		const struct server *server = &names->servers[i];
+
+		if (server->stage != SERVER_PROVEN) {
+			if (server->stage != SERVER_NONE)
+				tally.sought++;
+			continue;
+		}
+		if (!server->answers)
+			continue;
+		tally.answering++;
+		if (server->yes > 0)
+			tally.yes++;
+		if (server->yes >= SURE)
+			tally.sure_yes++;
+		if (server->no >= SURE)
+			tally.sure_no++;
+	}
+	return tally;
+}
+
+/* ======================================================================
+ * Records: who runs, for others to see
+ *
+ * A record is the file host:port in a directory of the user's own.  Its text
+ * says what there is to know of a tunnel; the lock on it says that the
+ * tunnel lives, and is the only truth about that.  A tunnel holds one
+ * descriptor of its record and opens no other, since closing that would give
+ * up the lock.  Records are emptied, never removed.
+ * ====================================================================== */
+
+enum record_state {
+	RECORD_OVER,		/* no tunnel; perhaps why the last one ended */
+	RECORD_STARTING,
+	RECORD_UP,
+	RECORD_LOST,		/* up, but the edge has no connection */
+	RECORD_STOPPING
+};
+
+static const char *const record_states[] = {
+	[RECORD_OVER] = "over",
+	[RECORD_STARTING] = "starting",
+	[RECORD_UP] = "up",
+	[RECORD_LOST] = "lost",
+	[RECORD_STOPPING] = "stopping",
+};
+
+struct record {
+	enum record_state state;
+	long long pid;			/* the tunnel */
+	long long group;		/* cloudflared's; 0: none */
+	long long command;		/* process; 0: none */
+	long long grace_ms;
+	long long waited;		/* 1: the URL came when it worked */
+	char origin[ORIGIN_SIZE];
+	char url[URL_SIZE];		/* given out; "": none yet */
+	char created[TIME_SIZE];	/* when it was */
+	char error[REASON_SIZE];	/* why the last one ended */
+	char log[REASON_SIZE];		/* cloudflared's last words then */
+};
+
+/* Version and end: what has both is a whole record of this kind. */
+static const char record_head[] = "tunnel 2\n";
+static const char record_tail[] = "end\n";
+
+/* The lines of a record, behind that of its state: "KEY VALUE". */
+static const struct field {
+	char key[8];
+	size_t offset;
+	size_t size;		/* of a text; 0: it is a number */
+} fields[] = {
+	{ "pid", offsetof(struct record, pid), 0 },
+	{ "grace", offsetof(struct record, grace_ms), 0 },
+	{ "group", offsetof(struct record, group), 0 },
+	{ "command", offsetof(struct record, command), 0 },
+	{ "waited", offsetof(struct record, waited), 0 },
+	{ "origin", offsetof(struct record, origin), ORIGIN_SIZE },
+	{ "url", offsetof(struct record, url), URL_SIZE },
+	{ "created", offsetof(struct record, created), TIME_SIZE },
+	{ "error", offsetof(struct record, error), REASON_SIZE },
+	{ "log", offsetof(struct record, log), REASON_SIZE },
+};
+
+/* Writes a record as text.  Returns its length. */
+static size_t
+format_record(const struct record *record, char text[RECORD_SIZE])
+{
+	const char *base = (const char *)record;
+	char *at = text;
+	char *end = text + RECORD_SIZE;
+
+	at[0] = '\0';
+	if (record->state == RECORD_OVER && record->error[0] == '\0')
+		return 0;
+	at += snprintf(at, RECORD_SIZE, "%sstate %s\n", record_head,
+	    record_states[record->state]);
+	for (size_t i = 0; i < COUNT(fields); i++) {
+		const void *value = base + fields[i].offset;
+
+		if (fields[i].size > 0)
+			at += snprintf(at, (size_t)(end - at), "%s %s\n",
+			    fields[i].key, (const char *)value);
+		else
+			at += snprintf(at, (size_t)(end - at), "%s %lld\n",
+			    fields[i].key, *(const long long *)value);
+	}
+	at += snprintf(at, (size_t)(end - at), "%s", record_tail);
+	return (size_t)(at - text);
+}
+
+/* Reads a number from 0 on.  Returns -1 if it is none. */
+static long long
+parse_number(const char *text)
+{
+	if (text[0] == '\0' || strlen(text) > 10 || !consists_of(text, DIGITS))
+		return -1;
+	return atoll(text);
+}
+
+static enum record_state
+parse_state(const char *name)
+{
+	for (size_t i = 0; i < COUNT(record_states); i++)
+		if (strcmp(name, record_states[i]) == 0)
+			return (enum record_state)i;
+	return RECORD_OVER;
+}
+
+/* Takes one line of a record.  A key that isn't known is passed over. */
+static void
+take_line(struct record *record, const char *key, const char *value)
+{
+	if (strcmp(key, "state") == 0)
+		record->state = parse_state(value);
+	for (size_t i = 0; i < COUNT(fields); i++) {
+		void *field = (char *)record + fields[i].offset;
+
+		if (strcmp(key, fields[i].key) != 0)
+			continue;
+		if (fields[i].size > 0)
+			copy_text(field, fields[i].size, value);
+		else
+			*(long long *)field = parse_number(value);
+	}
+}
+
+static bool
+is_process(long long number)
+{
+	return number == 0 || (number > 1 && number <= INT_MAX);
+}
+
+/* Says whether we could have written it: others' words aren't passed on. */
+static bool
+is_sound(struct record *record)
+{
+	struct origin origin;
+
+	if (record->pid < 1 || record->pid > INT_MAX)
+		return false;
+	if (!is_process(record->group) || !is_process(record->command))
+		return false;
+	if (record->grace_ms < 0 || record->grace_ms > 86400 * 1000)
+		return false;
+	if (parse_origin(record->origin, &origin) != ORIGIN_RIGHT ||
+	    strcmp(origin.url, record->origin) != 0)
+		return false;
+	if (match_url(record->url, TEXT_ENDS) != strlen(record->url))
+		return false;
+	return consists_of(record->created, DIGITS "-:TZ");
+}
+
+/*
+ * Reads a record's text, which it takes apart.  Returns false, and an empty
+ * record, if that isn't one: of another version, half written, forged.
+ */
+static bool
+parse_record(char *text, struct record *record)
+{
+	char *line = text + strlen(record_head);
+
+	memset(record, 0, sizeof *record);
+	if (!starts_with(text, record_head))
+		return false;
+	while (strcmp(line, record_tail) != 0) {
+		char *end = line + strcspn(line, "\n");
+		char *value = line + strcspn(line, " \n");
+
+		if (*end == '\0' || *value != ' ')
+			break;
+		*end = '\0';
+		*value = '\0';
+		take_line(record, line, value + 1);
+		line = end + 1;
+	}
+	if (strcmp(line, record_tail) == 0 && is_sound(record))
+		return true;
+	memset(record, 0, sizeof *record);
+	return false;
+}
+
+/* What a look at somebody's record finds. */
+enum look_kind {
+	LOOK_ABSENT,		/* there is none */
+	LOOK_FREE,		/* nobody holds it; of the rest somebody may */
+	LOOK_HELD,		/* process `holder` does */
+	LOOK_HELD_UNNAMED,	/* one in another PID namespace does */
+	LOOK_UNKNOWN		/* `error` says why that can't be told */
+};
+
+struct look {
+	enum look_kind kind;
+	pid_t holder;		/* unnamed: as the record has it, or 0 */
+	int error;		/* with LOOK_UNKNOWN */
+	struct record record;	/* empty if it can't be read or trusted */
+};
+
+/* The whole file, so that earlier versions' locks of single bytes count. */
+static struct flock
+whole_file(short type)
+{
+	struct flock lock;
+
+	memset(&lock, 0, sizeof lock);
+	lock.l_type = type;
+	lock.l_whence = SEEK_SET;
+	return lock;
+}
+
+/*
+ * Opens a record, which must be a file of ours.  Returns -1 with errno,
+ * EINVAL if it is something else.
+ */
+static int
+open_record(int directory, const char *name, int flags)
+{
 	struct stat file;
-	int fd = openat(t->directory, t->name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-	if (fd == -1 || (fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_nlink == 1 &&
-	    file.st_uid == geteuid())) return fd;
+	int fd = openat(directory, name, flags | O_NOFOLLOW | O_NONBLOCK |
+	    O_CLOEXEC, 0600);
+
+	if (fd == -1)
+		return -1;
+	if (fstat(fd, &file) == 0 && S_ISREG(file.st_mode) &&
+	    file.st_uid == geteuid())
+		return fd;
 	close(fd);
 	errno = EINVAL;
 	return -1;
 }
 
-/* Locks bytes of a record, or asks for the process that has.  Returns -1 with errno. */
-static pid_t lock_record(int fd, int command, short type, int start, int count) {
-	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = count };
-	if (fcntl(fd, command, &lock) == -1) return -1;
-	if (command != F_GETLK || lock.l_type == F_UNLCK) return 0;
-	return lock.l_pid > 0 ? lock.l_pid : -1;
-}
+/* Reads an open record, again if it is just being written. */
+static void
+read_record(int fd, struct record *record)
+{
+	char text[RECORD_SIZE];
 
-/* Reads a record into t.  Returns the process of the tunnel that holds it, 0 if none does,
- * -1 if it can't be named, as in another PID namespace.  Only what it wrote is taken. */
-static pid_t read_record(struct tunnel *t, int fd) {
-	struct record *record = &t->record;
-	/* those who wait have read locks, which a question about a read lock leaves out */
-	pid_t holder = fd == -1 ? 0 : lock_record(fd, F_GETLK, F_RDLCK, ALIVE, 1);
-	bool whole = pread(fd, record, sizeof *record, 0) == sizeof *record;
-	record->url[URL_SIZE - 1] = record->created[39] = record->error[MESSAGE_SIZE - 1] = '\0';
-	if (!whole || (holder > 0 && holder != record->pid) || record->group < 0 ||
-	    record->group == 1 || record->grace_ms < 0 || record->grace_ms > 86400 * 1000 ||
-	    match_url(record->url, true) != strlen(record->url) ||
-	    record->created[strspn(record->created, DIGITS "-:TZ")] != '\0')
-		*record = (struct record){ .pid = holder };
-	return holder;
-}
+	for (int i = 0; i < 5; i++) {
+		ssize_t size = pread(fd, text, sizeof text - 1, 0);
 
-/* Writes to our record what there is to know of us; at the end only what went wrong. */
-static void write_record(struct tunnel *t) {
-	bool over = t->state == WAITING && t->ending && t->record.error[0] == '\0';
-	ssize_t size = over ? 0 : sizeof t->record;
-	if (t->record_fd != -1 && (pwrite(t->record_fd, &t->record, (size_t)size, 0) != size ||
-	    ftruncate(t->record_fd, size) == -1))
-		say(t, "warning: cannot write the record of %s: %s", t->name, strerror(errno));
-	lock_record(t->record_fd, F_SETLK, t->record.url[0] ? F_UNLCK : F_WRLCK, NO_URL, 1);
-}
-
-static const char *get_result(struct tunnel *t) {
-	const char *url = t->record.url, *created = t->record.created;
-	long pid = t->record.pid;
-	unsigned long id = 2166136261;		/* FNV-1a */
-	for (const char *c = url; *c != '\0'; c++)
-		id = ((id ^ (unsigned char)*c) * 16777619) & 0xffffffff;
-	if (t->has['j'])
-		snprintf(t->result, sizeof t->result, "{\"id\":\"quick-%08lx\",\"origin\":\"http%s://%s\","
-		    "\"port\":%s,\"url\":\"%s\",\"hostname\":\"%s\",\"createdAt\":\"%s\",\"pid\":%ld}\n",
-		    id, t->record.tls ? "s" : "", t->name, strrchr(t->name, ':') + 1, url, url + 8, created, pid);
-	else if (t->has['l'])
-		snprintf(t->result, sizeof t->result, "%s\t%s\t%ld\t%s\n", t->name, url, pid, created);
-	else snprintf(t->result, sizeof t->result, "%s\n", url);
-	return t->result;
-}
-
-/* Waits until this byte of a record is not locked, for ms at most. */
-static void wait_for_lock(int fd, int byte, long long ms) {
-	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	alarm((unsigned)(ms < INT_MAX ? ms / 1000 : INT_MAX));
-	if (ms >= 1000) lock_record(fd, F_SETLKW, F_RDLCK, byte, 1);
-	lock_record(fd, F_SETLK, F_UNLCK, byte, 1);
-	alarm(0);
-	poll(NULL, 0, 5);	/* less than a second; or who is between two locks gets to the next */
-}
-
-/* Locks the record of our origin; if a tunnel has, -b waits for its URL, and we quit. */
-static void claim_record(struct tunnel *t) {
-	long long until = t->start_ms > 0 ? now_ms() + t->start_ms : LLONG_MAX;
-	open_directory(t);
-	int fd = open_record(t, O_RDWR | O_CREAT), locked = -1;
-	while (fd != -1 && (locked = lock_record(fd, F_SETLK, F_WRLCK, ALIVE, 2)) == -1 &&
-	    (errno == EAGAIN || errno == EACCES)) {
-		pid_t holder = read_record(t, fd);
-		bool up = t->record.url[0] != '\0';
-		if (t->has['b'] && holder != 0 && up) print(t, get_result(t)), quit(t, 0);
-		if ((holder != 0 && !t->has['b']) || now_ms() >= until)
-			say(t, "a tunnel of %s runs already: process %ld, %s (tunnel -k %s stops it)",
-			    t->name, (long)t->record.pid, up ? t->record.url : "no URL yet", t->name),
-			    quit(t, t->has['b'] ? EXIT_DEADLINE : 1);
-		wait_for_lock(fd, NO_URL, until - now_ms());
+		text[size > 0 ? size : 0] = '\0';
+		if (parse_record(text, record) ||
+		    !starts_with(text, record_head))
+			return;
+		sleep_ms(2);
 	}
-	if (locked == 0) t->record_fd = fd;
-	else if (t->has['b']) die(t, 1, "lock the record of ", t->name);
-	else if (t->directory != -1)
-		say(t, "warning: cannot lock the record of %s: %s", t->name, strerror(errno));
 }
 
-/* ---- the tunnel: what happens, and what is done about it ---- */
-/* Points a descriptor at the null device, so that nobody waits for us to close it. */
-static void let_go(struct tunnel *t, int fd) {
-	if (dup2(t->null, fd) == -1 || (fd > 2 && fcntl(fd, F_SETFD, FD_CLOEXEC) == -1))
-		fail(t, "point a descriptor at /dev/null");
-}
+/* Looks at an open record: who holds it, and what it says. */
+static void
+look_at_fd(int fd, struct look *look)
+{
+	struct flock lock = whole_file(F_WRLCK);
 
-/* Writes a time as 2026-11-21T01:58:36Z; strftime is larger than all of us. */
-static void format_time(char text[40], time_t time) {
-	int day = (int)(time / 86400), second = (int)(time % 86400), year = 1970, month = 1;
-	for (int length; ; day -= length, year += month == 12, month = month % 12 + 1) {
-		bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-		length = month == 2 ? 28 + leap : 30 + (month + month / 8) % 2;
-		if (day < length) break;
+	memset(look, 0, sizeof *look);
+	if (fcntl(fd, F_GETLK, &lock) == -1) {
+		look->kind = LOOK_UNKNOWN;
+		look->error = errno;
+		return;
 	}
-	snprintf(text, 40, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month, day + 1,
-	    second / 3600, second / 60 % 60, second % 60);
+	read_record(fd, &look->record);
+	look->kind = LOOK_FREE;
+	if (lock.l_type == F_UNLCK)
+		return;
+	look->kind = LOOK_HELD_UNNAMED;
+	look->holder = (pid_t)look->record.pid;
+	if (lock.l_pid <= 0)
+		return;
+	look->kind = LOOK_HELD;
+	look->holder = lock.l_pid;
+	/* only what the holder wrote is of interest */
+	if (look->record.pid != lock.l_pid)
+		memset(&look->record, 0, sizeof look->record);
+	else if (look->record.state == RECORD_OVER)
+		look->record.state = RECORD_STOPPING;	/* just leaving */
 }
 
-static void start_command(struct tunnel *t) {
-	char variable[URL_SIZE + 32];
-	block_signals(true, true);
-	pid_t child = fork();
-	if (child == 0) {
-		snprintf(variable, sizeof variable, "TUNNEL_PUBLIC_URL=%s", t->record.url);
-		set_variable(variable);
-		become(t, t->command, true);
+/* Looks at a record by its name.  A directory of -1 has none. */
+static void
+look_at(int directory, const char *name, struct look *look)
+{
+	int fd = -1;
+
+	memset(look, 0, sizeof *look);
+	look->kind = LOOK_ABSENT;
+	if (directory == -1)
+		return;
+	fd = open_record(directory, name, O_RDONLY);
+	if (fd == -1 && errno == ENOENT)
+		return;
+	if (fd == -1) {
+		look->kind = LOOK_UNKNOWN;
+		look->error = errno;
+		return;
 	}
-	t->command_pid = child > 0 ? child : 0;
-	if (child == -1) fail(t, "start the command");
-	block_signals(false, true);
+	look_at_fd(fd, look);
+	close(fd);
 }
 
-static bool is_ready(const struct tunnel *t) {
-	return t->state == STARTING && !t->ending && t->record.url[0] != '\0' &&
-	    (!t->has['w'] || (t->registered && t->listening));
+static bool
+is_held(const struct look *look)
+{
+	return look->kind == LOOK_HELD || look->kind == LOOK_HELD_UNNAMED;
 }
 
-/* Makes the URL known and lets go of who waits for it, or starts the command.  If standard
- * output is full, the tunnel stays ready for that. */
-static void announce(struct tunnel *t) {
-	if (!is_ready(t)) return;
-	show_progress(t, false);
-	format_time(t->record.created, time(NULL));
-	write_record(t);
-	bool first = !t->delivered, printed = t->command != NULL || put(1, 0, get_result(t));
-	if (!printed && (errno == EAGAIN || errno == EINTR)) return;
-	if (!printed && first) fail(t, "print the URL to standard output");
-	if (t->ending) return;
-	t->state = UP;
-	t->failures = 0;
-	t->restart_ms = RESTART_MS;
-	t->deadline[START] = 0;
-	t->delivered = true;
-	if (t->command != NULL) start_command(t);
-	else if (!printed || !t->has['r']) let_go(t, 1);
-	if (t->waiter != -1) {
-		for (int fd = 0; fd <= 2; fd++) let_go(t, fd);
-		t->terminal = false;
-		if (!t->ending && write(t->waiter, "", 1) == 1) kill(getppid(), SIGCHLD);
-		let_go(t, t->waiter);
-	} else if (t->terminal && first && t->command == NULL) say(t, "Ctrl-C to stop");
+/* Says whether it is a tunnel that others may have the URL of. */
+static bool
+is_listed(const struct look *look)
+{
+	return is_held(look) && look->record.url[0] != '\0' &&
+	    look->record.state != RECORD_STOPPING;
 }
 
-static void take_death(struct tunnel *t, int status) {
-	bool was_up = t->state == UP, starting = t->state == STARTING, killed = WIFSIGNALED(status);
-	int code = killed ? WTERMSIG(status) : WEXITSTATUS(status);
-	bool unusable = code >= EXIT_CANNOT_RUN && starts(t->log, "tunnel: cannot run ");
-	close(t->log_fd), t->log_fd = -1;
-	t->state = WAITING;
-	if (t->ending) return;
-	memset(t->deadline, 0, sizeof t->deadline);
-	if (unusable) say(t, "%.*s", (int)strcspn(t->log + 8, "\n"), t->log + 8);
-	else if (was_up || starting)
-		say(t, "cloudflared ended (%s %d) %s%s", killed ? "signal" : "exit status", code,
-		    was_up ? "and with it the tunnel " : "before the tunnel was there",
-		    was_up ? t->record.url : ""), show_cause(t, NULL);
-	t->record.url[0] = '\0';
-	write_record(t);
-	t->failures += !was_up;
-	if (!t->has['r'] || unusable || t->failures == FAILURES) end(t, unusable ? code : 1, 0);
-	if (t->ending) return;
-	say(t, "starting cloudflared again in %lld s", t->restart_ms / 1000);
-	t->deadline[RESTART] = now_ms() + t->restart_ms;
-	t->restart_ms = t->restart_ms * 2 < RESTART_MAX_MS ? t->restart_ms * 2 : RESTART_MAX_MS;
+static bool
+is_own_directory(const char *path)
+{
+	struct stat file;
+
+	return stat(path, &file) == 0 && S_ISDIR(file.st_mode) &&
+	    file.st_uid == geteuid();
 }
 
-/* Reaps whoever has ended; as process 1 that is every orphan.  What is left of the group
- * of cloudflared is killed while its zombie keeps the group's id from being reused. */
-static void reap(struct tunnel *t) {
-	for (siginfo_t info = { 0 }; waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-	    info.si_pid != 0; info.si_pid = 0) {
-		pid_t pid = info.si_pid;
-		int status;
-		if (pid == t->cloudflared) {
-			kill(-pid, SIGKILL);
-			for (int i = 0; i < READS; i++) read_log(t);	/* what it wrote before */
-			if (t->command == NULL && t->waiter == -1) announce(t);
-			t->cloudflared = t->record.group = 0;
-			if (t->state != UP) t->record.url[0] = '\0';
-			write_record(t);
-			if (waitpid(pid, &status, 0) == pid) take_death(t, status);
-		} else if (waitpid(pid, &status, 0) == pid && pid == t->command_pid) {
-			t->command_pid = 0;
-			t->said[0] = '\0';	/* no fault of ours */
-			end(t, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), 0);
+/* Names the directory of the records, which may not exist. */
+static void
+name_directory(char path[PATH_SIZE])
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	const char *temporary = getenv("TMPDIR");
+
+	if (!is_empty(runtime) && is_own_directory(runtime)) {
+		snprintf(path, PATH_SIZE, "%s/tunnel", runtime);
+		return;
+	}
+	if (is_empty(temporary))
+		temporary = "/tmp";
+	snprintf(path, PATH_SIZE, "%s/tunnel-%ld", temporary,
+	    (long)geteuid());
+}
+
+/* Says why a directory isn't one for records, or returns NULL if it is. */
+static const char *
+check_directory(int directory)
+{
+	struct stat file;
+
+	if (directory == -1 || fstat(directory, &file) == -1)
+		return strerror(errno);
+	if (file.st_uid != geteuid() || (file.st_mode & 0777) != 0700)
+		return "it must be yours, with mode 0700";
+	return NULL;
+}
+
+/* To keep a record a directory is made; to look at one it isn't. */
+enum need { TO_KEEP, TO_LOOK };
+
+/*
+ * Opens the directory of the records, after making it if need be.  Returns
+ * -1 if it isn't there, with errno ENOENT, or can't be used, which is said.
+ */
+static int
+open_directory(enum need need, const char *severity)
+{
+	char path[PATH_SIZE];
+	const char *fault;
+	int directory;
+
+	name_directory(path);
+	if (need == TO_KEEP && mkdir(path, 0700) == 0)
+		chmod(path, 0700);	/* whatever the umask is */
+	directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW |
+	    O_CLOEXEC);
+	if (directory == -1 && errno == ENOENT && need == TO_LOOK)
+		return -1;
+	fault = check_directory(directory);
+	if (fault == NULL)
+		return directory;
+	close_fd(&directory);
+	say("%scannot keep records in %s: %s (or set XDG_RUNTIME_DIR or "
+	    "TMPDIR to a directory of yours)", severity, path, fault);
+	errno = EINVAL;
+	return -1;
+}
+
+/* Writes a tunnel as one line of JSON. */
+static void
+format_json(const struct record *record, const struct origin *origin,
+    char *text, size_t size)
+{
+	unsigned long id = 2166136261UL;	/* FNV-1a, 32 bits */
+	const char *state = record->state == RECORD_LOST ? "lost" : "up";
+
+	for (const char *c = record->url; *c != '\0'; c++)
+		id = ((id ^ (unsigned char)*c) * 16777619UL) & 0xffffffffUL;
+	snprintf(text, size, "{\"id\":\"quick-%08lx\",\"origin\":\"%s\","
+	    "\"port\":%d,\"url\":\"%s\",\"hostname\":\"%s\","
+	    "\"createdAt\":\"%s\",\"pid\":%lld,\"state\":\"%s\"}\n",
+	    id, record->origin, origin->port, record->url,
+	    record->url + strlen("https://"), record->created, record->pid,
+	    state);
+}
+
+/* Writes what is printed of a running tunnel: JSON, a list line, the URL. */
+static void
+format_result(const struct options *options, const struct record *record,
+    const struct origin *origin, char *text, size_t size)
+{
+	const char *state = record->state == RECORD_LOST ? "lost" : "up";
+
+	if (options->json)
+		format_json(record, origin, text, size);
+	else if (options->list)
+		snprintf(text, size, "%s\t%s\t%lld\t%s\t%s\n", origin->name,
+		    record->url, record->pid, record->created, state);
+	else
+		snprintf(text, size, "%s\n", record->url);
+}
+
+/* ======================================================================
+ * Programs: cloudflared and the command
+ *
+ * Where they are, why they can't be run, and what surrounds them when they
+ * are.  Children get here between fork and exec; only they change the
+ * environment or their signals' actions.
+ * ====================================================================== */
+
+/* How the caller had set us up, which a command gets back. */
+struct caller {
+	sigset_t mask;			/* blocked */
+	sigset_t ignored;
+	bool had_children;		/* which are none of our business */
+};
+
+/* Where cloudflared may be beside PATH; and its configuration. */
+static const char *const program_directories[] = {
+	"~/.local/bin", "~/bin", "/usr/local/bin", "/opt/homebrew/bin",
+	"/home/linuxbrew/.linuxbrew/bin", "/usr/bin", "/snap/bin",
+};
+
+static const char *const config_files[] = {
+	"~/.cloudflared/config.yml", "~/.cloudflared/config.yaml",
+	"~/.cloudflare-warp/config.yml", "~/.cloudflare-warp/config.yaml",
+	"~/cloudflare-warp/config.yml", "~/cloudflare-warp/config.yaml",
+	"/etc/cloudflared/config.yml", "/etc/cloudflared/config.yaml",
+	"/usr/local/etc/cloudflared/config.yml",
+	"/usr/local/etc/cloudflared/config.yaml",
+};
+
+/* These make something else of a quick tunnel, whatever their value. */
+static const char *const variables_out[] = {
+	"TUNNEL_NAME", "TUNNEL_HELLO_WORLD", "TUNNEL_BASTION",
+};
+
+/* These are set unless the user has. */
+static char variables_in[][32] = {
+	"NO_AUTOUPDATE=true",		/* an update would end the tunnel */
+	"TUNNEL_NO_PRECHECKS=true",	/* 22 lines that tell nothing */
+};
+
+/* How many variables a child adds at most. */
+enum { NEW_VARIABLES = 8 };
+
+/* These end the start if they are empty, and tune it otherwise. */
+static const char *const variables_not_empty[] = {
+	"TUNNEL_TRANSPORT_PROTOCOL", "TUNNEL_EDGE_IP_VERSION",
+};
+
+/* Levels of its log that show the URL; an empty one hides all. */
+static const char *const loud_levels[] = {
+	"info", "debug", "trace",
+};
+
+/* Writes a path, in which a leading ~ is HOME.  Returns false without one. */
+static bool
+expand_path(char path[PATH_SIZE], const char *directory, const char *name)
+{
+	const char *home = getenv("HOME");
+	const char *slash = "/";
+	int size;
+
+	if (directory[0] != '~')
+		home = "";
+	else if (is_empty(home))
+		return false;
+	else
+		directory++;
+	if (name[0] == '\0' || directory[0] == '\0' ||
+	    directory[strlen(directory) - 1] == '/')
+		slash = "";
+	size = snprintf(path, PATH_SIZE, "%s%s%s%s", home, directory, slash,
+	    name);
+	return size < PATH_SIZE;
+}
+
+enum found { FOUND_NOT, FOUND_UNUSABLE, FOUND };
+
+/* Looks for a program in one directory. */
+static enum found
+look_in(const char *directory, const char *name, char path[PATH_SIZE])
+{
+	struct stat file;
+
+	if (!expand_path(path, directory, name) || stat(path, &file) == -1)
+		return FOUND_NOT;
+	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
+		return FOUND_UNUSABLE;
+	return FOUND;
+}
+
+/*
+ * Looks for a program along PATH.  One that can't be used is passed over,
+ * and is in path if nothing better is found.
+ */
+static enum found
+look_along_path(const char *name, char path[PATH_SIZE])
+{
+	const char *directories = getenv("PATH");
+	char candidate[PATH_SIZE];
+	char directory[PATH_SIZE];
+	enum found best = FOUND_NOT;
+
+	while (directories != NULL && best != FOUND) {
+		int length = (int)strcspn(directories, ":");
+		enum found found = FOUND_NOT;
+
+		/* in PATH, "" is the current directory and ~ only a name */
+		if (length < PATH_SIZE - 2) {
+			const char *prefix = directories[0] == '~' ? "./" : "";
+
+			snprintf(directory, sizeof directory, "%s%.*s",
+			    prefix, length, directories);
+			found = look_in(directory, name, candidate);
+		}
+		if (found > best) {
+			best = found;
+			memcpy(path, candidate, PATH_SIZE);
+		}
+		directories = strchr(directories, ':');
+		if (directories != NULL)
+			directories++;
+	}
+	return best;
+}
+
+/* Files that people take for a program, by how they begin. */
+static const struct {
+	const char *head;
+	size_t size;
+	const char *what;
+} file_kinds[] = {
+	{ "\x1f\x8b", 2, "not a program but an archive (gzip): "
+	    "unpack it" },
+	{ "PK\x03\x04", 4, "not a program but an archive (zip): "
+	    "unpack it" },
+	{ "BZh", 3, "not a program but an archive (bzip2): "
+	    "unpack it" },
+	{ "\xfd" "7zXZ", 5, "not a program but an archive (xz): "
+	    "unpack it" },
+	{ "\x28\xb5\x2f\xfd", 4, "not a program but an archive (zstd): "
+	    "unpack it" },
+	{ "7z\xbc\xaf", 4, "not a program but an archive (7z): "
+	    "unpack it" },
+	{ "!<arch>", 7, "not a program but a package: "
+	    "install it" },
+	{ "\xed\xab\xee\xdb", 4, "not a program but a package: "
+	    "install it" },
+	{ "xar!", 4, "not a program but a package: "
+	    "install it" },
+	{ "\x7f" "ELF", 4, "a program for another machine: get the "
+	    "one for this (see uname -sm)" },
+	{ "MZ", 2, "a program for Windows: get the one for this "
+	    "machine (see uname -sm)" },
+	{ "\xcf\xfa\xed\xfe", 4, "a program for macOS: get the one "
+	    "for this machine (see uname -sm)" },
+	{ "\xca\xfe\xba\xbe", 4, "a program for macOS: get the one "
+	    "for this machine (see uname -sm)" },
+	{ "<", 1, "a web page, not a program: download it again" },
+	{ "Not Found", 9, "an error message, not a program: download "
+	    "it again" },
+};
+
+/* What a file is that can't be executed. */
+static const char *
+describe_file(const unsigned char *head, size_t size)
+{
+	if (size == 0)
+		return "an empty file: download it again";
+	for (size_t i = 0; i < COUNT(file_kinds); i++)
+		if (size >= file_kinds[i].size &&
+		    memcmp(head, file_kinds[i].head, file_kinds[i].size) == 0)
+			return file_kinds[i].what;
+	for (size_t i = 0; i < size && head[i] != '\n'; i++)
+		if (head[i] == '\0')
+			return "not a program: download it again";
+	return "a text, not a program: download it again";
+}
+
+enum { HEAD_SIZE = 256 };	/* of a file: enough to know it by */
+
+/* Reads the beginning of a file, as a string.  Returns its size, or -1. */
+static ssize_t
+read_head(const char *path, char head[HEAD_SIZE])
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ssize_t size = -1;
+
+	if (fd != -1) {
+		size = read(fd, head, HEAD_SIZE - 1);
+		close(fd);
+	}
+	head[size > 0 ? size : 0] = '\0';
+	return size;
+}
+
+/* Finds the interpreter of a script, after "#!".  Returns false if none. */
+static bool
+find_interpreter(char *head)
+{
+	size_t length;
+
+	if (!starts_with(head, "#!"))
+		return false;
+	head[strcspn(head, "\n")] = '\0';
+	length = strspn(head + 2, " \t");
+	memmove(head, head + 2 + length, strlen(head + 2 + length) + 1);
+	head[strcspn(head, " \t")] = '\0';
+	return true;
+}
+
+/*
+ * Says why a program that is there can't be run, with what to do.  The error
+ * is what exec gave.
+ */
+static void
+explain_program(const char *path, int error, char *text, size_t size)
+{
+	char head[HEAD_SIZE];
+	ssize_t got = read_head(path, head);
+
+	copy_text(text, size, strerror(error));
+	if (error == EACCES)
+		snprintf(text, size, "%s (is it executable? chmod +x)",
+		    strerror(error));
+	if (got < 0)
+		return;
+	if (error == ENOENT && find_interpreter(head)) {
+		size_t length = strlen(head);
+		bool carriage = length > 0 && head[length - 1] == '\r';
+
+		if (carriage)
+			head[length - 1] = '\0';
+		snprintf(text, size, "its interpreter %s is missing%s", head,
+		    carriage ? " (the line ends with CR: convert the file)" :
+		    "");
+	} else if (error == ENOENT) {
+		snprintf(text, size, "its loader (interpreter) is missing: "
+		    "get a build for this libc, or a static one");
+	} else if (error == ENOEXEC) {
+		snprintf(text, size, "%s: it is %s", strerror(error),
+		    describe_file((unsigned char *)head, (size_t)got));
+	}
+}
+
+/*
+ * Says that a program can't be run, and why.  Returns the exit status, and
+ * leaves what was said in text.
+ */
+static int
+fail_program(const char *path, int error, char text[REASON_SIZE])
+{
+	char why[REASON_SIZE / 2];
+	bool there = access(path, F_OK) == 0;
+
+	explain_program(path, error, why, sizeof why);
+	if (!there)
+		copy_text(why, sizeof why, strerror(error));
+	snprintf(text, REASON_SIZE, "cannot run %.*s: %s", REASON_SIZE / 3,
+	    path, why);
+	say("cannot run %s: %s", path, why);
+	if (!there && (error == ENOENT || error == ENOTDIR))
+		return EXIT_NOT_FOUND;
+	return EXIT_CANNOT_RUN;
+}
+
+/* Says whether a program that is there could be executed, as far as known. */
+static int
+check_program(const char *path)
+{
+	struct stat file;
+	char head[HEAD_SIZE];
+
+	if (stat(path, &file) == -1)
+		return errno;
+	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
+		return EACCES;
+	read_head(path, head);		/* it needn't be readable */
+	if (find_interpreter(head) && access(head, F_OK) == -1)
+		return ENOENT;
+	return 0;
+}
+
+/*
+ * Finds the directory that our own executable is in, where an application
+ * may have bundled a cloudflared.
+ */
+static bool
+find_own_directory(const char *self, char path[PATH_SIZE])
+{
+	char found[PATH_SIZE];
+
+	if (strchr(self, '/') == NULL &&
+	    look_along_path(self, found) == FOUND)
+		self = found;
+	find_executable(self, path, PATH_SIZE);
+	if (strchr(path, '/') == NULL)
+		return false;
+	strrchr(path, '/')[1] = '\0';
+	return true;
+}
+
+/* Looks for cloudflared in all places but those that the user names. */
+static enum found
+search_cloudflared(const char *self, char path[PATH_SIZE])
+{
+	char candidate[PATH_SIZE];
+	char own[PATH_SIZE];
+	enum found best = look_along_path("cloudflared", path);
+
+	for (size_t i = 0; best != FOUND && i <= COUNT(program_directories);
+	    i++) {
+		enum found found = FOUND_NOT;
+
+		if (i > 0)
+			found = look_in(program_directories[i - 1],
+			    "cloudflared", candidate);
+		else if (find_own_directory(self, own))
+			found = look_in(own, "cloudflared", candidate);
+		if (found > best) {
+			best = found;
+			memcpy(path, candidate, PATH_SIZE);
 		}
 	}
+	return best;
 }
 
-static void take_signal(struct tunnel *t, int number) {
-	if (number == SIGTSTP) {
-		show_progress(t, false);
-		if (t->cloudflared > 0) kill(-t->cloudflared, SIGSTOP);
-		sigaction(SIGTSTP, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
-		kill(getpid(), t->terminal ? SIGTSTP : SIGSTOP);	/* unless nobody could resume us */
-		handle_signals(on_signal, true);
+/* Makes a path absolute, since -b goes to another directory. */
+static bool
+make_absolute(char path[PATH_SIZE])
+{
+	char relative[PATH_SIZE];
+	size_t length;
+
+	if (path[0] == '/')
+		return true;
+	memcpy(relative, path, PATH_SIZE);
+	if (getcwd(path, PATH_SIZE) == NULL)
+		return false;
+	length = strlen(path);
+	return snprintf(path + length, PATH_SIZE - length, "/%s", relative) <
+	    (int)(PATH_SIZE - length);
+}
+
+/*
+ * Finds the cloudflared to run: the one that was named, and no other; else
+ * by looking for it.  Returns 0, or the exit status after saying why, which
+ * is left in why, too.
+ */
+static int
+find_cloudflared(const struct options *options, const char *self,
+    char path[PATH_SIZE], char why[REASON_SIZE])
+{
+	const char *named = options->program;
+	enum found found;
+	int error = 0;
+
+	if (named == NULL && !is_empty(getenv("CLOUDFLARED")))
+		named = getenv("CLOUDFLARED");
+	if (named != NULL) {
+		if (snprintf(path, PATH_SIZE, "%s", named) >= PATH_SIZE)
+			error = ENAMETOOLONG;
+		else if (!make_absolute(path))
+			error = errno;
+		else if (access(path, X_OK) == -1)
+			error = errno;
+		return error == 0 ? 0 : fail_program(named, error, why);
 	}
-	if (number == SIGTSTP || number == SIGCONT) {
-		if (t->cloudflared > 0) kill(-t->cloudflared, SIGCONT);
-		if (t->command_pid > 0) kill(t->command_pid, SIGCONT);
-	} else if (number == SIGCHLD) {
-		reap(t);
-	} else if (t->command_pid > 0 && !t->ending) {	/* its terminal sends it the others */
-		if (number != SIGINT && number != SIGQUIT) kill(t->command_pid, number);
-	} else if (t->signals++ == 0) {
-		end(t, 128 + number, number);
-	} else {
-		stop_cloudflared(t, SIGKILL);
+	found = search_cloudflared(self, path);
+	if (found == FOUND && make_absolute(path))
+		return 0;
+	if (found == FOUND_UNUSABLE)
+		snprintf(why, REASON_SIZE, "cloudflared is there, but not "
+		    "executable: chmod +x %s", path);
+	else
+		snprintf(why, REASON_SIZE, "cloudflared is not installed: "
+		    "get it from https://github.com/cloudflare/cloudflared/"
+		    "releases, or name it with -c");
+	say("%s", why);
+	return EXIT_NOT_FOUND;
+}
+
+/* Looks a command up before anything is started for it.  Returns as above. */
+static int
+find_command(const char *name, char path[PATH_SIZE], char why[REASON_SIZE])
+{
+	enum found found = FOUND;
+	int error = ENAMETOOLONG;
+
+	if (strchr(name, '/') == NULL)
+		found = look_along_path(name, path);
+	else if (snprintf(path, PATH_SIZE, "%s", name) >= PATH_SIZE)
+		return fail_program(name, error, why);
+	if (found == FOUND_NOT)
+		return fail_program(name, ENOENT, why);
+	error = check_program(path);
+	return error == 0 ? 0 : fail_program(path, error, why);
+}
+
+/*
+ * In a child the environment is an array of its own, with room to add some.
+ * setenv(3) would do, and bring along an allocator to match.
+ */
+static size_t
+count_variables(void)
+{
+	size_t count = 0;
+
+	while (environ[count] != NULL)
+		count++;
+	return count;
+}
+
+static bool
+is_variable(const char *variable, const char *name)
+{
+	size_t length = strcspn(name, "=");
+
+	return strncmp(variable, name, length) == 0 && variable[length] == '=';
+}
+
+/* Takes a variable out, however often it is there. */
+static void
+unset_variable(const char *name)
+{
+	char **to = environ;
+
+	for (char **from = environ; *from != NULL; from++)
+		if (!is_variable(*from, name))
+			*to++ = *from;
+	*to = NULL;
+}
+
+/* Sets a variable, NAME=VALUE. */
+static void
+set_variable(char *variable)
+{
+	size_t count;
+
+	unset_variable(variable);
+	count = count_variables();
+	environ[count] = variable;
+	environ[count + 1] = NULL;
+}
+
+/* The same, unless the user has set it to something. */
+static void
+set_unless_set(char *variable)
+{
+	size_t name = strcspn(variable, "=");
+
+	for (char **other = environ; *other != NULL; other++)
+		if (is_variable(*other, variable) && (*other)[name + 1] != '\0')
+			return;
+	set_variable(variable);
+}
+
+/*
+ * cloudflared should end before we kill it: half a second earlier, or after
+ * half the time.  Three minutes are the most it takes.
+ */
+static void
+format_grace(char *text, size_t size, long long grace_ms)
+{
+	long long ms = grace_ms - 500;
+	size_t end;
+
+	if (grace_ms < 1000)
+		ms = grace_ms / 2;
+	if (ms > 180 * 1000)
+		ms = 180 * 1000;
+	snprintf(text, size, "TUNNEL_GRACE_PERIOD=%lld.%03lld", ms / 1000,
+	    ms % 1000);
+	end = strlen(text);
+	while (text[end - 1] == '0')
+		end--;
+	if (text[end - 1] == '.')
+		end--;
+	snprintf(text + end, size - end, "s");
+}
+
+/* Changes the environment to that of cloudflared, in the child. */
+static void
+set_environment(long long grace_ms, bool http2)
+{
+	static char protocol[] = "TUNNEL_TRANSPORT_PROTOCOL=http2";
+	static char info[] = "TUNNEL_LOGLEVEL=info";
+	static char grace[64];
+	const char *level = getenv("TUNNEL_LOGLEVEL");
+
+	for (size_t i = 0; i < COUNT(variables_out); i++)
+		unset_variable(variables_out[i]);
+	for (size_t i = 0; i < COUNT(variables_not_empty); i++)
+		if (is_empty(getenv(variables_not_empty[i])))
+			unset_variable(variables_not_empty[i]);
+	for (size_t i = 0; i < COUNT(variables_in); i++)
+		set_unless_set(variables_in[i]);
+	format_grace(grace, sizeof grace, grace_ms);
+	set_unless_set(grace);
+	if (http2)
+		set_unless_set(protocol);
+	for (size_t i = 0; level != NULL && i < COUNT(loud_levels); i++)
+		if (same_name(level, loud_levels[i]))
+			level = NULL;
+	if (level != NULL)
+		set_variable(info);
+}
+
+/*
+ * Says whether cloudflared would load a configuration, whose rules would win
+ * over ours: any kind of file; and without HOME it asks elsewhere for one.
+ */
+static bool
+has_config(void)
+{
+	char path[PATH_SIZE];
+	struct stat file;
+
+	if (is_empty(getenv("HOME")))
+		return true;
+	for (size_t i = 0; i < COUNT(config_files); i++)
+		if (expand_path(path, config_files[i], "") &&
+		    stat(path, &file) == 0)
+			return true;
+	return false;
+}
+
+/* ======================================================================
+ * The log window
+ *
+ * The end of cloudflared's log, in a buffer of fixed size: what is read is
+ * looked through at once and then forgotten, but for the last lines, which
+ * tell why cloudflared ended.  This section owns the reading end of the pipe.
+ * ====================================================================== */
+
+enum {
+	LOG_TAIL = 8192,	/* bytes that are kept */
+	LOG_READ = 65536,	/* bytes that a read takes: a full pipe */
+	READS = 16,		/* reads until signals get a turn */
+	LAST_LINES = 10		/* that are shown when cloudflared fails */
+};
+
+struct log {
+	int fd;			/* -1: closed */
+	size_t length;
+	size_t shown;		/* -v has shown what is before */
+	size_t scanned;		/* whole lines before it have been read */
+	bool cut;		/* the line there has lost its beginning */
+	bool trimmed;		/* so has the first line of text */
+	unsigned long lost;	/* lines that -v could not show */
+	char text[LOG_TAIL + LOG_READ + 1];
+};
+
+static void
+log_open(struct log *log, int fd)
+{
+	log->fd = fd;
+	log->length = 0;
+	log->shown = 0;
+	log->scanned = 0;
+	log->cut = false;
+	log->trimmed = false;
+	log->lost = 0;
+	log->text[0] = '\0';
+}
+
+/*
+ * Reads what is there; bytes that would end a string are replaced.  Returns
+ * whether something was, and how much: 0 is the end, which is closed.
+ */
+static bool
+log_read(struct log *log, size_t *read_size)
+{
+	char *fresh = log->text + log->length;
+	ssize_t size;
+
+	*read_size = 0;
+	if (log->fd == -1)
+		return false;
+	size = read(log->fd, fresh, LOG_READ);
+	if (size == -1 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (size <= 0) {
+		close_fd(&log->fd);
+		return true;
+	}
+	for (char *end = fresh + size; fresh < end; fresh++) {
+		fresh = memchr(fresh, '\0', (size_t)(end - fresh));
+		if (fresh == NULL)
+			break;
+		*fresh = '?';
+	}
+	*read_size = (size_t)size;
+	log->length += *read_size;
+	log->text[log->length] = '\0';
+	return true;
+}
+
+static size_t
+less(size_t value, size_t part)
+{
+	return value > part ? value - part : 0;
+}
+
+/* Forgets all but the tail. */
+static void
+log_trim(struct log *log)
+{
+	size_t old = less(log->length, LOG_TAIL);
+
+	if (old == 0)
+		return;
+	if (log->scanned < old)
+		log->cut = true;
+	log->trimmed = true;
+	log->length -= old;
+	log->shown = less(log->shown, old);
+	log->scanned = less(log->scanned, old);
+	memmove(log->text, log->text + old, log->length + 1);
+}
+
+/*
+ * Takes the next line that hasn't been read for the edge's state; the one
+ * without an end comes again when there is more of it.  Returns NULL when
+ * there is no more.  Of one whose beginning is gone, nobody knows the level.
+ */
+static const char *
+log_next_line(struct log *log, size_t *from, const char **end, bool *cut)
+{
+	const char *line = log->text + *from;
+
+	if (*line == '\0')
+		return NULL;
+	*end = line_end(line);
+	*cut = log->cut && *from == log->scanned;
+	*from = (size_t)(*end - log->text);
+	if (**end == '\n') {
+		(*from)++;
+		log->scanned = *from;
+		log->cut = false;
+	}
+	return line;
+}
+
+/* Shows what -v hasn't shown yet: whole lines, or to the end all of it. */
+static void
+log_show(struct log *log, enum ending ending)
+{
+	char note[64];
+
+	if (errors.fd == -1)
+		return;		/* -b: nobody is there any more */
+	while (log->text[log->shown] != '\0') {
+		const char *line = log->text + log->shown;
+		size_t size = (size_t)(line_end(line) - line);
+		bool ended = line[size] == '\n';
+
+		if (!ended && ending == TEXT_GOES_ON && size < LINE_SIZE)
+			break;
+		if (size > LINE_SIZE) {
+			size = LINE_SIZE;
+			ended = false;
+		}
+		if (log->lost > 0 || !put_line("cloudflared", line, size, 0))
+			log->lost++;
+		log->shown += ended ? size + 1 : size;
+	}
+	if (log->lost == 0)
+		return;
+	snprintf(note, sizeof note, "[%lu lines lost]", log->lost);
+	if (put_line("cloudflared", note, strlen(note), 0))
+		log->lost = 0;
+}
+
+/* The text from its first whole line on. */
+static const char *
+log_lines(const struct log *log)
+{
+	const char *end = line_end(log->text);
+
+	if (!log->trimmed)
+		return log->text;
+	return *end == '\n' ? end + 1 : end;
+}
+
+/* What every log begins with tells nothing. */
+static bool
+is_boilerplate(const char *line, const char *end)
+{
+	return find(line, end, "Thank you for trying Cloudflare Tunnel") !=
+	    NULL;
+}
+
+/* Shows the last lines, those that -v hasn't shown. */
+static void
+log_show_last(struct log *log)
+{
+	const char *first = log->text + log->shown;
+	const char *line = log->text + log->length;
+	int lines = 0;
+
+	while (line > first && lines < LAST_LINES) {
+		line--;
+		while (line > first && line[-1] != '\n')
+			line--;
+		if (!is_boilerplate(line, line_end(line)))
+			lines++;
+	}
+	while (*line != '\0') {
+		const char *end = line_end(line);
+		size_t size = (size_t)(end - line);
+
+		if (size > LINE_SIZE)
+			size = LINE_SIZE;
+		if (!is_boilerplate(line, end))
+			put_line("cloudflared", line, size, MESSAGE_MS);
+		line = *end == '\n' ? end + 1 : end;
+	}
+	log->shown = log->length;
+}
+
+/* Copies the last line, without control characters. */
+static void
+log_copy_last(const struct log *log, char *text, size_t size)
+{
+	const char *end = log->text + log->length;
+	const char *line;
+
+	while (end > log->text && end[-1] == '\n')
+		end--;
+	line = end;
+	while (line > log->text && line[-1] != '\n')
+		line--;
+	copy_part(text, size, line, (size_t)(end - line));
+	make_printable(text);
+}
+
+/* ======================================================================
+ * The life of a tunnel
+ *
+ *                 STARTING     UP           RENEWING    WAITING    STOPPING
+ * ready           publish      -            -           -          -
+ * cloudflared     died         died         next life   -          [6]
+ *  has ended
+ * edge lost       note         note [3]     -           -          -
+ * edge refuses    note         note [3]     -           -          -
+ * QUIC failed     renew [1]    -            -           -          -
+ * name gone (-r)  -            renew        -           -          -
+ * command ended   stop         stop         stop        stop       [6]
+ * stop signal     stop [5]     stop [5]     stop [5]    stop [5]   kill [4]
+ * end of input,   stop         stop         stop        stop       -
+ *  of the waiter
+ * SIGTSTP         suspend      suspend      suspend     suspend    suspend
+ * SIGCONT         continue     continue     continue    continue   continue
+ * START passed    late [2]     -            stop        stop       -
+ * LOST passed     -            say [3]      -           -          -
+ * WATCH passed    -            ask [3]      -           -          -
+ * GRACE passed    -            -            kill        -          kill
+ * LEAVE passed    -            -            -           -          [7]
+ * RESTART passed  -            -            -           start      -
+ *
+ * STARTING: cloudflared runs, and its URL isn't given out.  UP: it is.
+ * RENEWING: cloudflared was told to end, and another one will follow.
+ * WAITING: until the next start.  STOPPING: to the end; t->stop says why.
+ *
+ * publish   the URL to the record, to standard output or the command; UP
+ * died      says why; then WAITING, or without -r and after six failures stop
+ * renew     SIGTERM to cloudflared, SIGKILL after the grace; RENEWING
+ * next life HTTP/2 at once, else WAITING
+ * stop      SIGTERM to cloudflared and the command, SIGKILL after the grace
+ * suspend   cloudflared and we stop, until SIGCONT
+ *
+ * [1] once, before a URL is given out and unless the user has chosen a
+ *     protocol: HTTP/2 from then on
+ * [2] before the first URL stop, later renew
+ * [3] a loss is noted in the record; when it has lasted it is said, and with
+ *     -r the tunnel renewed if the edge refuses it or the network is there;
+ *     with -r the name servers are asked once a minute, too
+ * [4] half a second or more after the stop began
+ * [5] but TERM, a command that runs has them for itself: INT and QUIT come
+ *     from its terminal, others are passed on; the tunnel stops when it ends
+ * [6] the program ends when neither cloudflared nor the command is left
+ * [7] what cloudflared has left behind is given up, and that is said
+ *
+ * The events of one poll are taken in this order:
+ * 1. the log: what cloudflared said before it ended counts;
+ * 2. signals, ends of children among them, in the order in which they came:
+ *    a stop wins over a URL that came at the same time;
+ * 3. the end of input, of the waiter of -b, of the reader of results;
+ * 4. answers of name servers;
+ * 5. deadlines, in the order of enum timer: what is known by then counts
+ *    before them (see on_late);
+ * 6. if all that the URL waited for is there now, it is given out.
+ * Before cloudflared is reaped its log is read to the end, and a URL that is
+ * ready then is still given out, unless -b or a command would be misled.
+ * ====================================================================== */
+
+enum state { STARTING, UP, RENEWING, WAITING, STOPPING };
+
+/* Why the tunnel stops: one value, set once. */
+enum stop_reason {
+	STOP_NOT,
+	STOP_SIGNAL,		/* somebody asked for it */
+	STOP_INPUT,		/* -i: standard input has ended */
+	STOP_WAITER,		/* -b: who waited for the URL was killed */
+	STOP_COMMAND,		/* the command has ended */
+	STOP_DEADLINE,		/* no URL in time */
+	STOP_DEATH,		/* cloudflared has ended */
+	STOP_FAULT		/* something that we need has failed */
+};
+
+struct stop {
+	enum stop_reason reason;
+	long long since_ms;
+	int status;		/* to exit with */
+	int signal;		/* to die of; 0: none */
+};
+
+/* Why cloudflared is ended and another one started. */
+enum renewal {
+	RENEW_HTTP2,		/* QUIC doesn't get through */
+	RENEW_DEAD,		/* the edge or the name is gone */
+	RENEW_LATE		/* a later start took too long */
+};
+
+enum timer {
+	TIMER_START,		/* -t */
+	TIMER_PAUSE,		/* the log pauses behind what may be a URL */
+	TIMER_PROBE,		/* look whether the local server listens */
+	TIMER_FALLBACK,		/* give the URL out unasked */
+	TIMER_RESTART,
+	TIMER_GRACE,		/* -g */
+	TIMER_LEAVE,		/* wait no longer for stragglers */
+	TIMER_LOST,		/* the edge has been lost for long */
+	TIMER_WATCH,		/* look whether the name is still there */
+	TIMERS
+};
+
+enum slot {			/* of poll */
+	SLOT_LOG,
+	SLOT_SIGNALS,
+	SLOT_OUTPUT,
+	SLOT_INPUT,
+	SLOT_WAITER,
+	SLOT_SERVER,		/* the first of SERVERS */
+	SLOTS = SLOT_SERVER + SERVERS
+};
+
+enum {				/* milliseconds, and a count */
+	PAUSE_MS = 100,
+	PROBE_MS = 100,		/* for a server to accept a connection */
+	PROBE_AGAIN_MS = 50,
+	FALLBACK_MS = 5000,	/* until a name is there, unless one knows */
+	INSIST_MS = 500,	/* a signal that soon is the same once more */
+	LEAVE_MS = 2000,
+	UNKNOWN_GRACE_MS = 10000,
+	LOOK_MS = 10,		/* between two looks at a record */
+	UNKNOWN_LOOKS = 100,	/* at one that says nothing of its holder */
+	LOST_MS = 60000,	/* -t 0 */
+	MINUTE_MS = 60000,	/* between two looks; a life that worked */
+	RESTART_MS = 1000,	/* the first wait, which doubles */
+	RESTART_MAX_MS = 30000,
+	LIMITED_MS = 60000,	/* the same when the rate is limited */
+	LIMITED_MAX_MS = 600000,
+	FAILURES = 6		/* in a row, and it is given up */
+};
+
+/* The connection to Cloudflare's edge, as the log tells it. */
+enum edge_state { EDGE_NEVER, EDGE_UP, EDGE_DOWN };
+
+struct edge {
+	enum edge_state state;
+	long long since_ms;
+	bool retrying;		/* cloudflared has tried since it was up */
+	bool refused;		/* and the edge has said no */
+	bool said;		/* that it has been lost for long */
+};
+
+/* A program that we run. */
+struct child {
+	pid_t pid;		/* 0: none, or reaped */
+	int report;		/* says why exec failed; -1: closed */
+	bool beyond_reach;	/* the system lets us send it no SIGKILL */
+};
+
+/* Signals that have come and wait for their turn. */
+struct signals {
+	unsigned char numbers[128];
+	size_t count;
+};
+
+struct tunnel {
+	const struct options *options;
+	const struct origin *origin;
+	const struct caller *caller;
+	char program[PATH_SIZE];	/* cloudflared's path */
+	char command_path[PATH_SIZE];	/* "": no command */
+
+	enum state state;
+	struct stop stop;
+	enum renewal renewal;		/* in RENEWING */
+	long long deadline[TIMERS];	/* 0: none */
+	struct signals signals;
+
+	struct child cloudflared;	/* leads a group of its id */
+	struct child command;
+	pid_t group;			/* the last cloudflared's */
+	int keeper;			/* a pipe: see start_keeper */
+	bool sweeps;			/* all children are cloudflared's */
+	bool given_up;			/* what cloudflared has left behind */
+
+	/* This life of cloudflared. */
+	struct log log;
+	char url[URL_SIZE];		/* "": not found yet */
+	struct edge edge;
+	bool published;			/* its name is in the DNS */
+	bool listening;			/* the local server */
+	long long up_since_ms;
+
+	/* All lives. */
+	bool delivered;			/* a first URL has been given out */
+	bool probed;			/* the local server was looked for */
+	bool http2;			/* QUIC doesn't get through */
+	int failures;			/* in a row */
+	long long restart_ms, limited_ms;	/* the next waits */
+	struct names names;
+	bool watching;			/* names looks for a dead tunnel */
+
+	struct record record;
+	int directory;			/* of the records; -1: none */
+	int record_fd;			/* locked; -1: none */
+	struct outlet output;		/* results; fd -1: no more */
+	char result[1024];		/* what is being printed there */
+	size_t printed;			/* so much of it is out */
+	int input;			/* -i: what to watch; -1: nothing */
+	int input_own;			/* the same, read without waiting */
+	int waiter;			/* -b: a socket; -1: none */
+	int null;			/* /dev/null */
+};
+
+/* --- signals --- */
+
+static int signal_pipe[2] = { -1, -1 };
+
+/* Leaves word; the pipe never blocks. */
+static void
+on_signal(int number)
+{
+	int error = errno;
+	unsigned char byte = (unsigned char)number;
+
+	while (write(signal_pipe[1], &byte, 1) == -1 && errno == EINTR)
+		continue;
+	errno = error;
+}
+
+/* Sets what a signal does; a handler isn't interrupted by another one. */
+static void
+set_action(int number, void (*handler)(int), int flags)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof action);
+	action.sa_handler = handler;
+	action.sa_flags = flags;
+	sigfillset(&action.sa_mask);
+	sigaction(number, &action, NULL);
+}
+
+/* Blocks or unblocks one signal. */
+static void
+mask_signal(int how, int number)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	sigprocmask(how, &set, NULL);
+}
+
+/* These end nothing and stay blocked, so that a write fails instead. */
+static const int harmless[] = {
+	SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGURG, SIGWINCH, SIGINFO,
+};
+
+static void
+block_harmless_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < COUNT(harmless); i++)
+		sigaddset(&set, harmless[i]);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+}
+
+static void
+block_all_signals(void)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+}
+
+/* Signals that a fault of our own raises: told once, then they kill. */
+static bool
+is_crash(int number)
+{
+	static const int crashes[] = {
+		SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT,
+	};
+
+	for (size_t i = 0; i < COUNT(crashes); i++)
+		if (crashes[i] == number)
+			return true;
+	return false;
+}
+
+enum { LAST_SIGNAL = 64 };
+
+static bool
+is_ignored(const struct caller *caller, int number)
+{
+	return sigismember(&caller->ignored, number) == 1;
+}
+
+/* Has every signal handled that the caller doesn't ignore. */
+static void
+handle_signals(const struct caller *caller)
+{
+	for (int number = 1; number <= LAST_SIGNAL; number++) {
+		bool needed = number == SIGCHLD || number == SIGCONT;
+
+		if (needed || !is_ignored(caller, number))
+			set_action(number, on_signal,
+			    is_crash(number) ? (int)SA_RESETHAND : 0);
 	}
 }
 
-static void take_deadline(struct tunnel *t, int which) {
-	t->deadline[which] = 0;
-	if (which == PAUSE) search_log(t, true);
-	if (which == RESTART) start_cloudflared(t), write_record(t);
-	if (which == STOP) stop_cloudflared(t, SIGKILL);
-	if (which == PROBE && !(t->listening = is_listening(t->name)) && !t->has['w'])
-		say(t, "warning: nothing is listening on %s yet", t->name);
-	if (which == PROBE && !t->listening && t->has['w']) t->deadline[PROBE] = now_ms() + PROBE_AGAIN_MS;
-	if (which != START || (t->delivered && is_ready(t))) return;
-	bool no_url = t->record.url[0] == '\0', no_reader = is_ready(t);
-	bool no_port = t->has['w'] && !t->listening;
-	say(t, "no tunnel within %s s: %s%s%s", t->start, no_url ? "cloudflared gave no URL" :
-	    no_reader ? "nobody reads standard output" :
-	    !t->registered ? "Cloudflare's edge has no connection" : "the edge is connected",
-	    no_port ? "; nothing is listening on " : "", no_port ? t->name : "");
-	if (no_url || !(no_reader || t->registered)) show_cause(t, no_url ? NULL : hints[EDGE].hint);
-	if (t->has['r'] && t->delivered) stop_cloudflared(t, SIGTERM);
-	else end(t, EXIT_DEADLINE, 0);
+/*
+ * Sets the signals of a child about to be another program: as the caller
+ * had them, or without one, all at their default.
+ */
+static void
+restore_signals(const struct caller *caller)
+{
+	sigset_t mask;
+
+	sigemptyset(&mask);
+	for (int number = 1; number <= LAST_SIGNAL; number++) {
+		bool ignored = caller != NULL && is_ignored(caller, number);
+
+		set_action(number, ignored ? SIG_IGN : SIG_DFL, 0);
+	}
+	if (caller != NULL)
+		mask = caller->mask;
+	sigprocmask(SIG_SETMASK, &mask, NULL);
 }
 
-static void wait_for_events(struct tunnel *t) {
-	bool ready = is_ready(t);
-	struct pollfd polled[] = { { t->log_fd, POLLIN, 0 }, { signal_pipe[0], POLLIN, 0 },
-	    { ready || (t->has['r'] && t->delivered) ? 1 : -1, ready ? POLLOUT : 0, 0 },
-	    { t->waiter, 0, 0 } };
-	unsigned char signals[64];
-	long long next = LLONG_MAX, now = now_ms();
-	for (int i = 0; i < DEADLINES; i++)
-		if (t->deadline[i] > 0 && t->deadline[i] < next) next = t->deadline[i];
-	int left = next == LLONG_MAX ? -1 : next > now ? (int)(next - now) : 0;
-	if (poll(polled, 4, left) == -1 && errno != EINTR) fail(t, "wait for events");
-	read_log(t);	/* neither this nor what follows waits */
-	ssize_t count = read(signal_pipe[0], signals, sizeof signals);
-	for (ssize_t i = 0; i < count; i++) take_signal(t, signals[i]);
-	if (polled[2].revents != 0 && !ready) let_go(t, 1);	/* its reader is gone */
-	if (polled[3].revents != 0) let_go(t, t->waiter), end(t, 1, SIGHUP);	/* it was killed */
-	announce(t);	/* what is known counts before a deadline does */
-	for (int i = 0; i < DEADLINES; i++)
-		if (t->deadline[i] > 0 && t->deadline[i] <= now_ms()) take_deadline(t, i);
-	announce(t);
-	show_progress(t, t->terminal && !t->has['v'] && !t->ending && t->state < UP);
+/* Makes the pipe that signals come through. */
+static bool
+open_signals(const struct caller *caller)
+{
+	if (!make_pipe(signal_pipe) ||
+	    fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1)
+		return false;
+	block_all_signals();
+	handle_signals(caller);
+	block_harmless_signals();
+	return true;
 }
 
-/* ---- modes ---- */
-static void run_tunnel(struct tunnel *t, const char *self) {
-	claim_record(t);
-	find_cloudflared(t, self);
-	block_signals(true, true);
-	handle_signals(on_signal, true);
-	if (!make_pipe(signal_pipe) || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1 ||
-	    (t->waiter != -1 && chdir("/") == -1)) die(t, 1, "start", "");
-	block_signals(false, true);
-#ifdef PR_SET_CHILD_SUBREAPER
-	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);	/* so that stragglers become ours */
-#endif
-	/* a terminal that is held up can't block us through a description of our own */
-	if (t->terminal && t->has['v'] && t->waiter == -1)
-		t->error_fd = open("/dev/fd/2", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	if (t->error_fd == -1) t->error_fd = 2;
-	t->record = (struct record){ t->grace_ms, .pid = getpid(), .tls = t->origin[4] == 's' };
-	start_cloudflared(t);
+/* Dies of a signal, as whoever waits for us expects; process 1 exits. */
+static void
+die_of(int number)
+{
+	set_action(number, SIG_DFL, 0);
+	kill(getpid(), number);
+	mask_signal(SIG_UNBLOCK, number);
+	_exit(128 + number);
+}
+
+static void
+collect_signals(struct signals *signals)
+{
+	size_t room = sizeof signals->numbers - signals->count;
+	ssize_t size = read(signal_pipe[0],
+	    signals->numbers + signals->count, room);
+
+	if (size > 0)
+		signals->count += (size_t)size;
+}
+
+static bool
+has_signal(const struct signals *signals, int number)
+{
+	return memchr(signals->numbers, number, signals->count) != NULL;
+}
+
+static const char *
+name_signal(int number)
+{
+	static const struct {
+		int number;
+		char name[8];
+	} names[] = {
+		{ SIGHUP, "SIGHUP" }, { SIGINT, "SIGINT" },
+		{ SIGQUIT, "SIGQUIT" }, { SIGILL, "SIGILL" },
+		{ SIGTRAP, "SIGTRAP" }, { SIGABRT, "SIGABRT" },
+		{ SIGBUS, "SIGBUS" }, { SIGFPE, "SIGFPE" },
+		{ SIGKILL, "SIGKILL" }, { SIGUSR1, "SIGUSR1" },
+		{ SIGSEGV, "SIGSEGV" }, { SIGUSR2, "SIGUSR2" },
+		{ SIGPIPE, "SIGPIPE" }, { SIGALRM, "SIGALRM" },
+		{ SIGTERM, "SIGTERM" }, { SIGSYS, "SIGSYS" },
+		{ SIGXCPU, "SIGXCPU" }, { SIGXFSZ, "SIGXFSZ" },
+	};
+
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (names[i].number == number)
+			return names[i].name;
+	return "no name";
+}
+
+/* Says whether a child has ended, without reaping it. */
+static bool
+has_ended(pid_t pid)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof info);
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) ==
+	    0 && info.si_pid == pid;
+}
+
+/* --- deadlines and the record --- */
+
+static void
+set_timer(struct tunnel *t, enum timer timer, long long ms)
+{
+	t->deadline[timer] = now_ms() + ms;
+}
+
+static void
+stop_timer(struct tunnel *t, enum timer timer)
+{
+	t->deadline[timer] = 0;
+}
+
+static enum record_state
+note_state(const struct tunnel *t)
+{
+	if (t->state == STOPPING)
+		return RECORD_STOPPING;
+	if (t->record.url[0] == '\0')
+		return RECORD_STARTING;
+	if (t->edge.state == EDGE_UP)
+		return RECORD_UP;
+	/* -n: there is nothing to lose yet */
+	if (t->edge.state == EDGE_NEVER && !t->edge.said)
+		return RECORD_STARTING;
+	return RECORD_LOST;
+}
+
+/* Writes to our record what there is to know of us. */
+static void
+write_record(struct tunnel *t)
+{
+	char text[RECORD_SIZE];
+	size_t size;
+
+	if (t->record_fd == -1)
+		return;
+	size = format_record(&t->record, text);
+	if (pwrite(t->record_fd, text, size, 0) == (ssize_t)size &&
+	    ftruncate(t->record_fd, (off_t)size) == 0)
+		return;
+	say("warning: cannot write the record of %s: %s", t->origin->name,
+	    strerror(errno));
+}
+
+static void
+update_record(struct tunnel *t)
+{
+	t->record.state = note_state(t);
+	t->record.group = t->cloudflared.pid;
+	t->record.command = t->command.pid;
 	write_record(t);
-	while (!t->ending || t->cloudflared != 0 || t->command_pid != 0 || (t->group != 0 &&
-	    waitid(P_PGID, (id_t)t->group, &(siginfo_t){ 0 }, WEXITED | WNOHANG | WNOWAIT) == 0))
-		wait_for_events(t);
+}
+
+/* Keeps why the tunnel ends, for those who ask later. */
+static void
+keep_reason(struct tunnel *t, const char *reason)
+{
+	copy_text(t->record.error, REASON_SIZE, reason);
+	make_printable(t->record.error);
+}
+
+/* --- stopping --- */
+
+/*
+ * Signals a child, or the group it leads.  Nobody else can have its id while
+ * it isn't reaped.  Says so if the system doesn't let us.
+ */
+static void
+signal_child(struct child *child, const char *name, pid_t target, int number)
+{
+	if (child->pid == 0)
+		return;
+	/* one of the group is enough, as a keeper, and the leader it must be */
+	if (kill(target, number) == 0 && kill(child->pid, 0) == 0)
+		return;
+	/* macOS refuses a group of zombies */
+	if (errno != EPERM || has_ended(child->pid))
+		return;
+	say("cannot send %s to %s, process %ld, which runs as another user: "
+	    "end it yourself", name_signal(number), name, (long)child->pid);
+	if (number == SIGKILL)
+		child->beyond_reach = true;
+}
+
+static void
+signal_cloudflared(struct tunnel *t, int number)
+{
+	signal_child(&t->cloudflared, "cloudflared", -t->cloudflared.pid,
+	    number);
+}
+
+static void
+signal_command(struct tunnel *t, int number)
+{
+	signal_child(&t->command, "the command", t->command.pid, number);
+}
+
+static void
+continue_children(struct tunnel *t)
+{
+	if (t->cloudflared.pid != 0)
+		kill(-t->cloudflared.pid, SIGCONT);
+	if (t->command.pid != 0)
+		kill(t->command.pid, SIGCONT);
+}
+
+/* Asks cloudflared to end, with a deadline. */
+static void
+terminate_cloudflared(struct tunnel *t)
+{
+	signal_cloudflared(t, SIGTERM);
+	set_timer(t, TIMER_GRACE, t->options->grace_ms);
+}
+
+/* The tunnel stops: cloudflared, the command, then we. */
+static void
+stop(struct tunnel *t, enum stop_reason reason, int status, int number)
+{
+	long long grace_end = t->deadline[TIMER_GRACE];
+	bool renewing = t->state == RENEWING;
+
+	if (t->state == STOPPING)
+		return;
+	t->stop.reason = reason;
+	t->stop.since_ms = now_ms();
+	t->stop.status = status;
+	t->stop.signal = number;
+	t->state = STOPPING;
+	memset(t->deadline, 0, sizeof t->deadline);
+	names_close(&t->names);
+	clear_progress();
+	if (reason == STOP_SIGNAL || reason == STOP_INPUT) {
+		t->record.error[0] = '\0';	/* it was overcome */
+		t->record.log[0] = '\0';
+	}
+	update_record(t);
+	if (renewing && t->cloudflared.pid != 0 && grace_end > 0)
+		t->deadline[TIMER_GRACE] = grace_end;	/* it knows */
+	else
+		terminate_cloudflared(t);
+	signal_command(t, SIGTERM);
+	continue_children(t);		/* who is stopped can't end */
+	if (t->cloudflared.pid == 0)
+		set_timer(t, TIMER_LEAVE, LEAVE_MS);
+}
+
+/* Something that we need fails: say it, keep it, stop. */
+static void
+fail(struct tunnel *t, const char *what, int error)
+{
+	char reason[REASON_SIZE];
+
+	snprintf(reason, sizeof reason, "cannot %s: %s", what,
+	    strerror(error));
+	say("%s", reason);
+	if (t->state != STOPPING)
+		keep_reason(t, reason);
+	stop(t, STOP_FAULT, EXIT_FAILURE, 0);
+}
+
+/* The grace is over, or somebody insists. */
+static void
+kill_all(struct tunnel *t)
+{
+	stop_timer(t, TIMER_GRACE);
+	signal_cloudflared(t, SIGKILL);
+	if (t->state == STOPPING)
+		signal_command(t, SIGKILL);
+	else if (t->cloudflared.beyond_reach)
+		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+}
+
+/* Says whether children are left that cloudflared has left us. */
+static bool
+has_stragglers(const struct tunnel *t)
+{
+	siginfo_t info;
+	int options = WEXITED | WNOHANG | WNOWAIT;
+
+	if (t->sweeps)
+		return waitid(P_ALL, 0, &info, options) == 0;
+	if (t->group == 0)
+		return false;
+	return waitid(P_PGID, (id_t)t->group, &info, options) == 0;
+}
+
+/* Says whether there is nothing left of a child, or nothing to be done. */
+static bool
+is_settled(const struct child *child)
+{
+	return child->pid == 0 || child->beyond_reach;
+}
+
+static bool
+is_over(const struct tunnel *t)
+{
+	if (t->state != STOPPING || !is_settled(&t->cloudflared) ||
+	    !is_settled(&t->command))
+		return false;
+	if (t->given_up || t->cloudflared.beyond_reach)
+		return true;
+	return !has_stragglers(t);
+}
+
+/*
+ * Kills one child that cloudflared has left us; its end comes as a signal,
+ * and then the next one has its turn.
+ */
+static void
+sweep(struct tunnel *t)
+{
+	pid_t pid;
+
+	if (!t->sweeps || t->cloudflared.pid != 0 || !has_stragglers(t))
+		return;
+	pid = find_child();
+	if (pid == 0 || kill(pid, SIGKILL) == 0 || errno != EPERM)
+		return;
+	say("cannot send SIGKILL to process %ld, which cloudflared started "
+	    "as another user: end it yourself", (long)pid);
+	t->given_up = t->state == STOPPING;
+}
+
+/* --- starting programs --- */
+
+/* Tells the parent what has failed in a child, and ends that. */
+static void
+report_failure(int report)
+{
+	int error = errno;
+
+	block_all_signals();
+	while (write(report, &error, sizeof error) == -1 && errno == EINTR)
+		continue;
+	_exit(EXIT_CANNOT_RUN);
+}
+
+/* Becomes another program, in a child, or reports why that failed. */
+static void
+become(const char *path, const char *const *arguments, int report)
+{
+	execv(path, (char *const *)arguments);
+	report_failure(report);
+}
+
+/*
+ * The same for a command, which may be a script that doesn't say of what:
+ * then it is the shell's, whose name takes the place of the origin before it.
+ */
+static void
+become_command_line(const char *path, char **arguments, int report)
+{
+	static char shell[] = "sh";
+
+	execv(path, arguments);
+	if (errno == ENOEXEC) {
+		arguments[0] = (char *)path;
+		arguments[-1] = shell;
+		execv("/bin/sh", arguments - 1);
+	}
+	report_failure(report);
+}
+
+/* Reads why exec failed in a child.  Returns 0 if it didn't. */
+static int
+read_report(struct child *child)
+{
+	int error = 0;
+
+	if (read(child->report, &error, sizeof error) != sizeof error)
+		error = 0;
+	close_fd(&child->report);
+	return error;
+}
+
+/*
+ * What the system doesn't do where it has no parent-death signal: a small
+ * process in cloudflared's group holds nothing but the reading end of a pipe
+ * of ours, and ends the group when we are gone.  It is a shell, so that
+ * whoever kills all processes of our name doesn't kill it, too.
+ */
+static void
+become_keeper(const struct tunnel *t, const int ends[2], pid_t group)
+{
+	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
+	char script[160];
+	const char *arguments[] = { "sh", "-c", script, NULL };
+
+	restore_signals(NULL);
+	for (size_t i = 0; i < COUNT(ignored); i++)
+		set_action(ignored[i], SIG_IGN, 0);
+	snprintf(script, sizeof script,
+	    "read -r _; kill -s TERM 0; n=%lld; "
+	    "while [ $n -gt 0 ] && kill -s 0 %ld; "
+	    "do sleep 1; n=$((n - 1)); done; kill -s KILL 0",
+	    (t->options->grace_ms + 999) / 1000, (long)group);
+	if (setpgid(0, group) == 0 && dup2(ends[0], STDIN_FILENO) != -1 &&
+	    fcntl(STDIN_FILENO, F_SETFL, 0) != -1 &&
+	    dup2(t->null, STDOUT_FILENO) != -1 &&
+	    dup2(t->null, STDERR_FILENO) != -1) {
+		close_from(STDERR_FILENO + 1);
+		execv("/bin/sh", (char *const *)arguments);
+	}
+	_exit(EXIT_CANNOT_RUN);
+}
+
+/* Starts the keeper of a group; signals are blocked. */
+static bool
+start_keeper(struct tunnel *t, pid_t group)
+{
+	int ends[2];
+	pid_t pid;
+
+	if (!make_pipe(ends))
+		return false;
+	close_fd(&t->keeper);
+	pid = fork();
+	if (pid == 0)
+		become_keeper(t, ends, group);
+	if (pid > 0)
+		setpgid(pid, group);
+	close(ends[0]);
+	t->keeper = ends[1];
+	return pid > 0;
+}
+
+/* What the child of start_cloudflared gets. */
+struct start {
+	pid_t parent;
+	int log;		/* where to write the log */
+	int report;
+	int go;			/* readable once there is a keeper; or -1 */
+};
+
+/* Becomes cloudflared.  Whatever fails here is reported as exec would be. */
+static void
+become_cloudflared(struct tunnel *t, const struct start *start)
+{
+	const char *arguments[] = { t->program, "tunnel", "--url",
+	    t->origin->url, NULL, NULL, NULL };
+	char *variables[count_variables() + NEW_VARIABLES];
+	int report = STDERR_FILENO + 1;
+	char byte;
+
+	memcpy(variables, environ, (count_variables() + 1) * sizeof *environ);
+	environ = variables;
+	if (has_config()) {
+		arguments[4] = "--config";
+		arguments[5] = "/dev/null";
+	}
+	die_with_parent();
+	if (getppid() != start->parent)
+		_exit(EXIT_CANNOT_RUN);
+	if (setpgid(0, 0) == -1 ||
+	    (start->go != -1 && read(start->go, &byte, 1) != 1))
+		_exit(EXIT_CANNOT_RUN);
+	if (dup2(t->null, STDIN_FILENO) == -1 ||
+	    dup2(start->log, STDOUT_FILENO) == -1 ||
+	    dup2(start->log, STDERR_FILENO) == -1 ||
+	    dup2(start->report, report) == -1 || !set_close_on_exec(report))
+		report_failure(start->report);
+	close_from(report + 1);
+	set_environment(t->options->grace_ms, t->http2);
+	restore_signals(NULL);
+	become(t->program, arguments, report);
+}
+
+/*
+ * Forks cloudflared, which leads a group: both of us see to that, so that no
+ * signal can miss it.  Returns its id, or -1 with errno.
+ */
+static pid_t
+fork_cloudflared(struct tunnel *t, int log, int report)
+{
+	struct start start = { getpid(), log, report, -1 };
+	int go[2] = { -1, -1 };
+	pid_t pid;
+
+	if (needs_keeper() && (!make_pipe(go) ||
+	    fcntl(go[0], F_SETFL, 0) == -1))
+		return -1;
+	start.go = go[0];
+	block_all_signals();
+	pid = fork();
+	if (pid == 0) {
+		close_fd(&go[1]);
+		become_cloudflared(t, &start);
+	}
+	if (pid > 0)
+		setpgid(pid, pid);
+	if (pid > 0 && needs_keeper()) {
+		if (start_keeper(t, pid)) {
+			while (write(go[1], "", 1) == -1 && errno == EINTR)
+				continue;
+		} else {
+			close_pipe(go);		/* it ends without a word */
+			waitpid(pid, NULL, 0);
+			pid = -1;
+			errno = EAGAIN;
+		}
+	}
+	block_harmless_signals();
+	close_pipe(go);
+	return pid;
+}
+
+static void
+begin_life(struct tunnel *t, pid_t pid, int log, int report)
+{
+	t->cloudflared.pid = pid;
+	t->cloudflared.report = report;
+	t->group = pid;
+	t->state = STARTING;
+	log_open(&t->log, log);
+	t->url[0] = '\0';
+	memset(&t->edge, 0, sizeof t->edge);
+	t->listening = false;
+	t->record.url[0] = '\0';
+	update_record(t);
+	t->published = t->options->now || t->names.off;
+	if (!t->published)
+		names_open(&t->names, now_ms());
+	if (t->delivered && t->options->start_ms > 0)
+		set_timer(t, TIMER_START, t->options->start_ms);
+	/* a command may be the server itself; -w has to know all the same */
+	if (t->options->wait || (!t->probed && t->options->command == NULL))
+		set_timer(t, TIMER_PROBE, 0);
+	t->probed = true;
+}
+
+/* How soon to start again: a limited rate needs patience. */
+enum pace { PACE_USUAL, PACE_LIMITED };
+
+static void schedule_restart(struct tunnel *, enum pace);
+
+/* Starts cloudflared.  A fork that fails is a failure like any other. */
+static void
+start_cloudflared(struct tunnel *t)
+{
+	int log[2] = { -1, -1 };
+	int report[2] = { -1, -1 };
+	pid_t pid = -1;
+	int error;
+
+	if (make_pipe(log) && make_pipe(report)) {
+		widen_pipe(log[0], 4 * LOG_READ);
+		pid = fork_cloudflared(t, log[1], report[1]);
+	}
+	error = errno;
+	close_fd(&log[1]);
+	close_fd(&report[1]);
+	if (pid > 0) {
+		begin_life(t, pid, log[0], report[0]);
+		return;
+	}
+	close_fd(&log[0]);
+	close_fd(&report[0]);
+	t->failures++;
+	if (!t->options->restart || t->failures >= FAILURES) {
+		fail(t, "start cloudflared", error);
+		return;
+	}
+	say("cannot start cloudflared: %s", strerror(error));
+	schedule_restart(t, PACE_USUAL);
+}
+
+/* Becomes the command, with all that the caller gave us. */
+static void
+become_command(struct tunnel *t, int report)
+{
+	char *variables[count_variables() + NEW_VARIABLES];
+	char url[URL_SIZE + 32];
+
+	memcpy(variables, environ, (count_variables() + 1) * sizeof *environ);
+	environ = variables;
+	snprintf(url, sizeof url, "TUNNEL_PUBLIC_URL=%s", t->record.url);
+	set_variable(url);
+	restore_signals(t->caller);
+	become_command_line(t->command_path, t->options->command, report);
+}
+
+/*
+ * Starts the command.  Ctrl-C goes to its group, which is ours: if one comes
+ * just now, the command may not have been there to get it.
+ */
+static void
+start_command(struct tunnel *t)
+{
+	int report[2] = { -1, -1 };
+	sigset_t pending;
+	pid_t pid = -1;
+	int error;
+
+	if (make_pipe(report)) {
+		block_all_signals();
+		collect_signals(&t->signals);
+		pid = fork();
+		if (pid == 0)
+			become_command(t, report[1]);
+	}
+	error = errno;
+	close_fd(&report[1]);
+	if (pid == -1) {
+		close_fd(&report[0]);
+		block_harmless_signals();
+		fail(t, "start the command", error);
+		return;
+	}
+	t->command.pid = pid;
+	t->command.report = report[0];
+	sigemptyset(&pending);
+	sigpending(&pending);
+	if (sigismember(&pending, SIGINT) == 1 ||
+	    has_signal(&t->signals, SIGINT))
+		kill(pid, SIGINT);
+	if (sigismember(&pending, SIGQUIT) == 1 ||
+	    has_signal(&t->signals, SIGQUIT))
+		kill(pid, SIGQUIT);
+	block_harmless_signals();
+}
+
+/* --- the local server --- */
+
+enum probe {
+	PROBE_IMPOSSIBLE,	/* it is a host name: that takes a resolver */
+	PROBE_REFUSED,
+	PROBE_LISTENS,
+	PROBE_INTERRUPTED	/* by a signal */
+};
+
+/*
+ * Waits for a connection to be made.  No answer in time is no refusal; a
+ * signal comes first.
+ */
+static enum probe
+await_connection(int fd, long long until_ms)
+{
+	long long left = until_ms - now_ms();
+	struct pollfd wait[] = {
+		{ fd, POLLOUT, 0 },
+		{ signal_pipe[0], POLLIN, 0 },
+	};
+	int error = 0;
+	socklen_t size = sizeof error;
+
+	poll(wait, COUNT(wait), left > 0 ? (int)left : 0);
+	if (wait[0].revents == 0)
+		return wait[1].revents != 0 ? PROBE_INTERRUPTED :
+		    PROBE_LISTENS;
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	return error == 0 ? PROBE_LISTENS : PROBE_REFUSED;
+}
+
+/* Tries to connect to an address; to be connected to oneself is no success. */
+static enum probe
+try_address(const struct address *address, long long until_ms)
+{
+	enum probe probe = PROBE_REFUSED;
+	struct address own;
+	socklen_t size = sizeof own.to;
+	int fd = socket(address->to.any.sa_family, SOCK_STREAM, 0);
+
+	if (fd == -1)
+		return PROBE_REFUSED;
+	if (!set_close_on_exec(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1)
+		probe = PROBE_REFUSED;
+	else if (connect(fd, &address->to.any, address->size) == 0)
+		probe = PROBE_LISTENS;
+	else if (errno == EINPROGRESS)
+		probe = await_connection(fd, until_ms);
+	/* the port is in the same place for both families */
+	memset(&own, 0, sizeof own);
+	if (probe == PROBE_LISTENS &&
+	    getsockname(fd, &own.to.any, &size) == 0 &&
+	    own.to.ip4.sin_port == address->to.ip4.sin_port)
+		probe = PROBE_REFUSED;
+	close(fd);
+	return probe;
+}
+
+/* Looks whether something listens on the origin; localhost has two places. */
+static enum probe
+probe_origin(const struct origin *origin)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	long long until_ms = now_ms() + PROBE_MS;
+	enum probe found = PROBE_IMPOSSIBLE;
+	struct address address;
+
+	for (size_t i = 0; i < COUNT(families); i++)
+		if (found <= PROBE_REFUSED &&
+		    find_address(origin, families[i], &address))
+			found = try_address(&address, until_ms);
+	return found;
+}
+
+/* Looks for the local server; -w looks again. */
+static void
+look_for_server(struct tunnel *t)
+{
+	bool wait = t->options->wait;
+
+	t->listening = true;
+	switch (probe_origin(t->origin)) {
+	case PROBE_IMPOSSIBLE:
+		if (wait && !t->delivered)
+			say("warning: whether %s listens cannot be tested: "
+			    "it is a host name", t->origin->name);
+		break;
+	case PROBE_INTERRUPTED:
+		t->listening = false;
+		set_timer(t, TIMER_PROBE, 1);
+		break;
+	case PROBE_REFUSED:
+		t->listening = false;
+		if (wait)
+			set_timer(t, TIMER_PROBE, PROBE_AGAIN_MS);
+		else
+			say("warning: nothing is listening on %s yet",
+			    t->origin->name);
+		break;
+	case PROBE_LISTENS:
+		break;
+	}
+}
+
+/* --- giving the URL out --- */
+
+/*
+ * Looks whether the name is in the DNS, by all servers that answer; or for
+ * how long nobody could tell, since the edge had it and since a server last
+ * spoke.  Once it is there nobody is asked any more.
+ */
+static void
+judge_name(struct tunnel *t)
+{
+	struct tally tally = names_count(&t->names);
+	long long silent_ms = now_ms() - FALLBACK_MS;
+
+	if (t->state != STARTING || t->edge.state != EDGE_UP || t->published)
+		return;
+	if (tally.answering > 0)
+		t->published = tally.sure_yes == tally.answering;
+	else
+		t->published = t->edge.since_ms <= silent_ms &&
+		    t->names.voted_ms <= silent_ms;
+	if (t->published)
+		names_close(&t->names);
+}
+
+enum missing {
+	MISSING_NOTHING,
+	MISSING_START,
+	MISSING_URL,
+	MISSING_EDGE,
+	MISSING_NAME,
+	MISSING_SERVER
+};
+
+/* How that is called while it is waited for, and when it never came. */
+static const struct {
+	const char *wait;
+	const char *fault;
+} missing_texts[] = {
+	[MISSING_NOTHING] = { "a reader of standard output",
+	    "nobody reads standard output" },
+	[MISSING_START] = { "the next start of cloudflared",
+	    "cloudflared was to be started again" },
+	[MISSING_URL] = { "the URL", "cloudflared gave no URL" },
+	[MISSING_EDGE] = { "Cloudflare's edge",
+	    "Cloudflare's edge has no connection" },
+	[MISSING_NAME] = { "the name in the DNS",
+	    "the tunnel's name is not in the DNS yet" },
+	[MISSING_SERVER] = { "a server on ", "the tunnel works" },
+};
+
+/* What the URL waits for. */
+static enum missing
+find_missing(const struct tunnel *t)
+{
+	if (t->state != STARTING)
+		return MISSING_START;
+	if (t->url[0] == '\0')
+		return MISSING_URL;
+	if (t->options->now)
+		return MISSING_NOTHING;
+	if (t->edge.state != EDGE_UP)
+		return MISSING_EDGE;
+	if (!t->published)
+		return MISSING_NAME;
+	if (t->options->wait && !t->listening)
+		return MISSING_SERVER;
+	return MISSING_NOTHING;
+}
+
+static bool
+is_ready(const struct tunnel *t)
+{
+	return t->state == STARTING && find_missing(t) == MISSING_NOTHING;
+}
+
+/* Shows what is waited for, where somebody can see it. */
+static void
+show_waiting(struct tunnel *t)
+{
+	enum missing missing = find_missing(t);
+	char what[NAME_SIZE + 64];
+
+	if (!errors_terminal || t->options->verbose)
+		return;
+	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
+	    missing == MISSING_SERVER ? t->origin->name : "",
+	    t->options->command != NULL && !t->delivered ?
+	    ", for the command to start" : "");
+	show_progress(what);
+}
+
+/* Points a descriptor at the null device: nobody waits for us to close it. */
+static void
+let_go(struct tunnel *t, int fd)
+{
+	if (dup2(t->null, fd) == -1)
+		fail(t, "point a descriptor at /dev/null", errno);
+}
+
+static void
+let_go_of_output(struct tunnel *t)
+{
+	close_outlet(&t->output);
+	let_go(t, STDOUT_FILENO);
+}
+
+/* Says whether Ctrl-C would reach us. */
+static bool
+is_in_foreground(const struct tunnel *t)
+{
+	return !is_ignored(t->caller, SIGINT) &&
+	    tcgetpgrp(STDERR_FILENO) == getpgrp();
+}
+
+/* Shows a person the URL, where it isn't seen yet, and how to end it. */
+static void
+show_url(struct tunnel *t)
+{
+	bool command = t->options->command != NULL;
+	char how[NAME_SIZE + 32] = "Ctrl-C to stop";
+
+	if (t->delivered && command)
+		copy_text(how, sizeof how, "the tunnel's new URL");
+	else if (!errors_terminal)
+		return;
+	else if (t->waiter != -1 || !is_in_foreground(t))
+		snprintf(how, sizeof how, "tunnel -k %s stops it",
+		    short_name(t->origin));
+	if (command || !isatty(STDOUT_FILENO))
+		say("%s -> %s, %s", t->record.url, t->origin->url, how);
+	else if (!t->delivered)
+		say("%s", how);
+}
+
+static bool
+is_unprinted(const struct tunnel *t)
+{
+	return t->output.fd != -1 && t->printed < strlen(t->result);
+}
+
+/*
+ * Prints the result as far as there is room.  Returns whether nothing is
+ * left to be printed.
+ */
+static bool
+print_result(struct tunnel *t)
+{
+	size_t size = strlen(t->result);
+
+	if (!is_unprinted(t))
+		return true;
+	t->printed += put(&t->output, t->result + t->printed,
+	    size - t->printed, 0);
+	if (t->printed == size)
+		return true;
+	if (errno == EAGAIN || errno == EINTR)
+		return false;
+	if (t->delivered)
+		let_go_of_output(t);	/* -r: its reader has left */
+	else
+		fail(t, "print the URL to standard output", errno);
+	return t->state != STOPPING;
+}
+
+/* -b: the tunnel is in the background from now on. */
+static void
+dismiss_waiter(struct tunnel *t)
+{
+	close_outlet(&t->output);
+	close_outlet(&errors);
+	errors_terminal = false;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		let_go(t, fd);
+	while (write(t->waiter, "", 1) == -1 && errno == EINTR)
+		continue;
+	close_fd(&t->waiter);
+}
+
+/* --- dead tunnels, and the next life --- */
+
+/* What this cloudflared was waited for; before the first URL, -t goes on. */
+static void
+end_waits(struct tunnel *t)
+{
+	stop_timer(t, TIMER_PAUSE);
+	stop_timer(t, TIMER_PROBE);
+	stop_timer(t, TIMER_FALLBACK);
+	stop_timer(t, TIMER_LOST);
+	stop_timer(t, TIMER_WATCH);
+	if (t->delivered)
+		stop_timer(t, TIMER_START);
+	names_close(&t->names);
+	t->watching = false;
+	t->record.url[0] = '\0';
+}
+
+/* Ends this cloudflared, for another one to follow. */
+static void
+renew(struct tunnel *t, enum renewal renewal)
+{
+	t->renewal = renewal;
+	if (t->state == STARTING && renewal != RENEW_HTTP2)
+		t->failures++;
+	t->state = RENEWING;
+	end_waits(t);
+	update_record(t);
+	terminate_cloudflared(t);
+	continue_children(t);
+}
+
+/* How long to wait until the next start: longer with each that fails. */
+static long long
+next_wait(struct tunnel *t, enum pace pace)
+{
+	long long *wait = &t->restart_ms;
+	long long most = RESTART_MAX_MS;
+	long long ms;
+
+	if (pace == PACE_LIMITED) {
+		wait = &t->limited_ms;
+		most = LIMITED_MAX_MS;
+	}
+	ms = *wait;
+	*wait *= 2;
+	if (*wait > most)
+		*wait = most;
+	return ms;
+}
+
+static void
+schedule_restart(struct tunnel *t, enum pace pace)
+{
+	long long ms = next_wait(t, pace);
+
 	t->state = WAITING;
+	update_record(t);
+	say("starting cloudflared again in %lld s", ms / 1000);
+	set_timer(t, TIMER_RESTART, ms);
+}
+
+/* A life that worked for a minute takes the waits back. */
+static void
+judge_life(struct tunnel *t)
+{
+	long long until = now_ms();
+
+	if (t->edge.state == EDGE_NEVER)
+		return;
+	if (t->edge.state == EDGE_DOWN)
+		until = t->edge.since_ms;
+	if (until - t->up_since_ms < MINUTE_MS)
+		return;
+	t->restart_ms = RESTART_MS;
+	t->limited_ms = LIMITED_MS;
+}
+
+/* What to do about how cloudflared has ended; NULL if nobody knows. */
+static const char *
+advise(struct tunnel *t, int status)
+{
+	const struct hint *hint = choose_hint(log_lines(&t->log));
+	bool crashed = is_crash(WIFSIGNALED(status) ? WTERMSIG(status) :
+	    WEXITSTATUS(status) - 128);		/* as a shell says it */
+	bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+	if (hint != NULL)
+		return hint->text;
+	if (t->url[0] != '\0')
+		return NULL;
+	if (crashed)
+		return wrong_build;
+	if (!succeeded || !is_no_log(log_lines(&t->log)))
+		return NULL;
+	t->log.shown = t->log.length;	/* a page of help tells less */
+	return "a variable has a value that it cannot read (true, not yes; "
+	    "10s, not 10): look at those in TUNNEL_... and NO_...";
+}
+
+/*
+ * Says what has gone wrong, with the end of the log and what to do, if that
+ * is known; and keeps it for those who ask later.
+ */
+static void
+tell_failure(struct tunnel *t, const char *what, const char *advice)
+{
+	char reason[REASON_SIZE];
+
+	say("%s", what);
+	log_copy_last(&t->log, t->record.log, REASON_SIZE);
+	log_show_last(&t->log);
+	if (!is_empty(advice))
+		say("%s", advice);
+	snprintf(reason, sizeof reason, "%.*s%s%.*s", REASON_SIZE / 2, what,
+	    is_empty(advice) ? "" : "; ", REASON_SIZE / 2 - 4,
+	    is_empty(advice) ? "" : advice);
+	keep_reason(t, reason);
+}
+
+/* Says that and how cloudflared has ended, and keeps it. */
+static void
+tell_death(struct tunnel *t, int status)
+{
+	char how[64];
+	char what[REASON_SIZE];
+
+	if (WIFSIGNALED(status))
+		snprintf(how, sizeof how, "signal %d, %s", WTERMSIG(status),
+		    name_signal(WTERMSIG(status)));
+	else
+		snprintf(how, sizeof how, "exit status %d",
+		    WEXITSTATUS(status));
+	if (t->state == UP)
+		snprintf(what, sizeof what, "cloudflared ended (%s) and with "
+		    "it the tunnel %s", how, t->url);
+	else
+		snprintf(what, sizeof what, "cloudflared ended (%s) before "
+		    "the tunnel was there", how);
+	tell_failure(t, what, advise(t, status));
+}
+
+/* cloudflared has ended by itself, or couldn't be executed: the error. */
+static void
+died(struct tunnel *t, int status, int error)
+{
+	const struct hint *hint = choose_hint(log_lines(&t->log));
+	bool limited = hint != NULL && hint->limited;
+	char reason[REASON_SIZE];
+
+	if (error != 0) {
+		status = fail_program(t->program, error, reason);
+		keep_reason(t, reason);
+		stop(t, STOP_DEATH, status, 0);
+		return;
+	}
+	tell_death(t, status);
+	if (t->state == UP && t->edge.state != EDGE_NEVER)
+		judge_life(t);
+	else
+		t->failures++;
+	end_waits(t);
+	if (t->options->restart && t->failures < FAILURES)
+		schedule_restart(t, limited ? PACE_LIMITED : PACE_USUAL);
+	else
+		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+}
+
+/* The cloudflared that was told to end has ended. */
+static void
+next_life(struct tunnel *t)
+{
+	if (t->renewal == RENEW_HTTP2)
+		start_cloudflared(t);
+	else if (t->failures < FAILURES)
+		schedule_restart(t, PACE_USUAL);
+	else
+		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+}
+
+/* --- the edge and the name --- */
+
+/* How long the edge may be lost before that is said, in milliseconds. */
+static long long
+patience(const struct tunnel *t)
+{
+	return t->options->start_ms > 0 ? t->options->start_ms : LOST_MS;
+}
+
+static void
+note_loss(struct tunnel *t)
+{
+	if (t->deadline[TIMER_LOST] == 0 && !t->edge.said)
+		set_timer(t, TIMER_LOST, patience(t));
+}
+
+/* The edge has the tunnel; what the URL waits for next is its name. */
+static void
+on_registered(struct tunnel *t)
+{
+	t->edge.state = EDGE_UP;
+	t->edge.retrying = false;
+	t->edge.refused = false;
+	t->edge.since_ms = now_ms();
+	stop_timer(t, TIMER_LOST);
+	if (t->edge.said)
+		say("Cloudflare's edge has the tunnel again: %s works",
+		    t->url);
+	t->edge.said = false;
+	if (t->state != UP)
+		return;
+	t->failures = 0;
+	update_record(t);
+	if (t->watching) {		/* for why it was lost */
+		t->watching = false;
+		names_close(&t->names);
+	}
+}
+
+/* Has the name servers asked for the tunnel's name, once it may be there. */
+static void
+ask_for_name(struct tunnel *t)
+{
+	bool wanted = t->state == STARTING && !t->published;
+
+	if (!wanted || t->url[0] == '\0' || t->edge.state != EDGE_UP)
+		return;
+	if (t->names.name[0] == '\0')
+		names_ask(&t->names, t->url + strlen("https://"), PUBLISH_MS,
+		    PUBLISH_MAX_MS, now_ms());
+	if (t->edge.since_ms + FALLBACK_MS > now_ms())
+		t->deadline[TIMER_FALLBACK] =
+		    t->edge.since_ms + FALLBACK_MS;
+}
+
+/* Renews a tunnel of -r that is dead for sure, which cloudflared isn't. */
+static void
+renew_dead(struct tunnel *t, const char *why)
+{
+	say("%s is dead: %s", t->url, why);
+	judge_life(t);
+	renew(t, RENEW_DEAD);
+}
+
+/* The edge has lost the tunnel, or goes on not having it. */
+static void
+on_lost(struct tunnel *t)
+{
+	if (t->edge.state == EDGE_UP) {
+		t->edge.state = EDGE_DOWN;
+		t->edge.since_ms = now_ms();
+		if (t->state == UP)
+			update_record(t);
+	}
+	if (t->state == UP)
+		note_loss(t);
+}
+
+/* The edge doesn't know the tunnel any more. */
+static void
+on_refused(struct tunnel *t)
+{
+	t->edge.refused = true;
+	on_lost(t);
+	if (t->state == UP && t->edge.said && t->options->restart)
+		renew_dead(t, "Cloudflare's edge refuses it");
+}
+
+static void
+on_quic_failed(struct tunnel *t)
+{
+	bool chosen = !is_empty(getenv("TUNNEL_TRANSPORT_PROTOCOL"));
+
+	t->edge.refused = false;
+	if (t->state != STARTING || t->edge.state != EDGE_NEVER)
+		return;
+	if (t->http2 || chosen || t->record.url[0] != '\0')
+		return;
+	t->http2 = true;
+	renew(t, RENEW_HTTP2);
+}
+
+static void
+on_edge_event(struct tunnel *t, enum edge_event event)
+{
+	if (t->state != STARTING && t->state != UP)
+		return;
+	switch (event) {
+	case EDGE_REGISTERED:
+		on_registered(t);
+		break;
+	case EDGE_RETRYING:
+		t->edge.retrying = true;
+		on_lost(t);
+		break;
+	case EDGE_LOST:
+		on_lost(t);
+		break;
+	case EDGE_REFUSED:
+		on_refused(t);
+		break;
+	case EDGE_UNSERVED:
+		if (t->edge.retrying)
+			on_refused(t);
+		else
+			on_lost(t);
+		break;
+	case EDGE_UNREACHABLE:
+		t->edge.refused = false;
+		break;
+	case EDGE_QUIC_FAILED:
+		on_quic_failed(t);
+		break;
+	case EDGE_SILENT:
+		break;
+	}
+}
+
+/* The edge has been lost for long: say so, and with -r find out why. */
+static void
+on_lost_long(struct tunnel *t)
+{
+	stop_timer(t, TIMER_LOST);
+	t->edge.said = true;
+	say("Cloudflare's edge has no connection, for %lld s now: %s doesn't "
+	    "work", patience(t) / 1000, t->url);
+	update_record(t);
+	if (!t->options->restart)
+		return;
+	if (t->edge.refused) {
+		renew_dead(t, "Cloudflare's edge refuses it");
+		return;
+	}
+	t->watching = true;
+	names_open(&t->names, now_ms());
+}
+
+/* Once a minute, with -r: look whether the tunnel is dead. */
+static void
+on_watch(struct tunnel *t)
+{
+	set_timer(t, TIMER_WATCH, MINUTE_MS);
+	if (t->watching)
+		return;
+	t->watching = true;
+	names_open(&t->names, now_ms());
+	if (t->edge.state == EDGE_UP)
+		names_ask(&t->names, t->url + strlen("https://"), WATCH_MS,
+		    WATCH_MS, now_ms());
+}
+
+/* What the name servers have said of a tunnel that is up. */
+static void
+judge_tunnel(struct tunnel *t)
+{
+	struct tally tally = names_count(&t->names);
+	bool lost = t->edge.state != EDGE_UP;
+	bool answered = tally.answering > 0;
+
+	if (!t->watching || t->state != UP)
+		return;
+	if (lost && t->edge.said && answered) {
+		renew_dead(t, "its edge is lost, and the network is there");
+		return;
+	}
+	if (!lost && answered && tally.sure_no == tally.answering) {
+		renew_dead(t, "its name is gone from the DNS");
+		return;
+	}
+	/* nothing to fear, or nobody to ask: until the next minute */
+	if (tally.sought == 0 && (!answered || lost || tally.yes > 0)) {
+		t->watching = false;
+		names_close(&t->names);
+	}
+}
+
+/* The URL is out: what follows from it. */
+static void
+enter_up(struct tunnel *t)
+{
+	t->state = UP;
+	t->up_since_ms = now_ms();
+	if (t->edge.state == EDGE_UP)
+		t->failures = 0;
+	stop_timer(t, TIMER_START);
+	stop_timer(t, TIMER_FALLBACK);
+	stop_timer(t, TIMER_PROBE);
+	names_close(&t->names);
+	show_url(t);
+	if (t->options->command != NULL && !t->delivered)
+		start_command(t);
+	else if (!t->options->restart && t->output.fd != -1)
+		let_go_of_output(t);
+	t->delivered = true;
+	if (t->state != UP)
+		return;
+	update_record(t);
+	if (t->edge.state != EDGE_UP)
+		note_loss(t);
+	if (t->options->restart && !t->names.off)
+		set_timer(t, TIMER_WATCH, MINUTE_MS);
+	if (t->waiter != -1)
+		dismiss_waiter(t);
+}
+
+/*
+ * Gives the URL out: to others by the record, then to who started us.  If
+ * nobody reads standard output, it stays ready for that.
+ */
+static void
+publish(struct tunnel *t)
+{
+	clear_progress();
+	if (t->record.url[0] == '\0') {
+		copy_text(t->record.url, URL_SIZE, t->url);
+		format_time(t->record.created, time(NULL));
+		t->record.waited = t->options->now ? 0 : 1;
+		t->record.error[0] = '\0';
+		t->record.log[0] = '\0';
+		update_record(t);
+		format_result(t->options, &t->record, t->origin, t->result,
+		    sizeof t->result);
+		t->printed = 0;
+	}
+	/* -r: once there was a URL the later ones needn't be read at once */
+	if (print_result(t) || t->delivered)
+		enter_up(t);
+}
+
+/* --- events --- */
+
+/* Looks for the URL in the log, which may end in the middle of it. */
+static void
+scan_url(struct tunnel *t, enum ending ending)
+{
+	size_t length;
+	const char *url;
+
+	stop_timer(t, TIMER_PAUSE);
+	if (t->state != STARTING || t->url[0] != '\0')
+		return;
+	url = find_url(t->log.text, &length);
+	if (url == NULL)
+		return;
+	if (ending == TEXT_ENDS || match_url(url, TEXT_GOES_ON) > 0)
+		copy_part(t->url, URL_SIZE, url, length);
+	else
+		set_timer(t, TIMER_PAUSE, PAUSE_MS);
+}
+
+static void
+scan_edge(struct tunnel *t)
+{
+	size_t from = t->log.scanned;
+	const char *line;
+	const char *end;
+	bool cut;
+
+	for (;;) {
+		line = log_next_line(&t->log, &from, &end, &cut);
+		if (line == NULL)
+			break;
+		/* of an object the level may come last */
+		if (line[0] == '{' && *end == '\0')
+			break;
+		if (!cut)
+			on_edge_event(t, read_edge(line, end));
+		else if (find(line, end, registered) != NULL)
+			on_edge_event(t, EDGE_REGISTERED);
+	}
+}
+
+/*
+ * Reads what the pipe holds, but not for so long that signals starve.  A
+ * read that isn't full has emptied it.  Of a flood, which is visitors'
+ * requests at the level debug, only the end is read for the edge's state:
+ * there are none any more once that is lost.
+ */
+static void
+take_log(struct tunnel *t)
+{
+	size_t size = LOG_READ;
+
+	for (int i = 0; i < READS && size == LOG_READ; i++) {
+		if (!log_read(&t->log, &size))
+			break;
+		scan_url(t, t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
+		if (size < LOG_READ || t->state != UP)
+			scan_edge(t);
+		if (t->options->verbose)
+			log_show(&t->log,
+			    t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
+		log_trim(&t->log);
+	}
+	ask_for_name(t);
+}
+
+/*
+ * cloudflared has ended, but isn't reaped yet: what is left of its group is
+ * killed while its zombie keeps the id from being used again.
+ */
+static void
+on_cloudflared_end(struct tunnel *t)
+{
+	pid_t pid = t->cloudflared.pid;
+	int status = 0;
+	int error;
+
+	kill(-pid, SIGKILL);
+	for (int i = 0; i < READS; i++)
+		take_log(t);
+	if (t->options->verbose)
+		log_show(&t->log, TEXT_ENDS);
+	/* its last words may have been the URL */
+	if (is_ready(t) && t->options->command == NULL && t->waiter == -1)
+		publish(t);
+	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		continue;
+	t->cloudflared.pid = 0;
+	error = read_report(&t->cloudflared);
+	close_fd(&t->log.fd);
+	close_fd(&t->keeper);
+	stop_timer(t, TIMER_GRACE);
+	switch (t->state) {
+	case STARTING:
+	case UP:
+		died(t, status, error);
+		break;
+	case RENEWING:
+		next_life(t);
+		break;
+	case STOPPING:
+		/* the command may still have its grace */
+		if (t->command.pid != 0)
+			t->deadline[TIMER_GRACE] = t->stop.since_ms +
+			    t->options->grace_ms;
+		break;
+	case WAITING:
+		break;
+	}
+	set_timer(t, TIMER_LEAVE, LEAVE_MS);
+	update_record(t);
+}
+
+static void
+on_command_end(struct tunnel *t, int status)
+{
+	char reason[REASON_SIZE];
+	int error = read_report(&t->command);
+
+	t->command.pid = 0;
+	if (error != 0) {
+		status = fail_program(t->options->command[0], error, reason);
+		keep_reason(t, reason);
+	} else if (WIFSIGNALED(status)) {
+		status = 128 + WTERMSIG(status);
+	} else {
+		status = WEXITSTATUS(status);
+	}
+	update_record(t);
+	stop(t, STOP_COMMAND, status, 0);
+	if (t->stop.reason == STOP_SIGNAL) {
+		t->stop.status = status;	/* the command was asked, too */
+		t->stop.signal = 0;
+	}
+}
+
+/* Lets a stop signal have its effect on us, unless a SIGCONT came since. */
+static void
+stop_ourselves(struct tunnel *t)
+{
+	bool ignored = is_ignored(t->caller, SIGTSTP);
+
+	mask_signal(SIG_BLOCK, SIGTSTP);
+	set_action(SIGTSTP, SIG_DFL, 0);
+	/* from here on the system forgets the one when the other comes */
+	kill(getpid(), SIGTSTP);
+	collect_signals(&t->signals);
+	if (has_signal(&t->signals, SIGCONT))
+		set_action(SIGTSTP, SIG_IGN, 0);
+	mask_signal(SIG_UNBLOCK, SIGTSTP);
+	set_action(SIGTSTP, ignored ? SIG_IGN : on_signal, 0);
+	collect_signals(&t->signals);
+}
+
+/* Says whether there is a terminal that Ctrl-Z could be typed at. */
+static bool
+has_terminal(void)
+{
+	int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+
+	if (fd == -1)
+		return false;
+	close(fd);
+	return true;
+}
+
+enum suspender { BY_SIGNAL, BY_COMMAND };
+
+/*
+ * Stops cloudflared and us until somebody continues us.  The system stops
+ * nobody that no shell could continue, which is right at a terminal; away
+ * from one, who sends SIGTSTP means it.
+ */
+static void
+suspend(struct tunnel *t, enum suspender suspender)
+{
+	struct signals *signals = &t->signals;
+	struct pollfd wait = { signal_pipe[0], POLLIN, 0 };
+
+	clear_progress();
+	signal_cloudflared(t, SIGSTOP);
+	stop_ourselves(t);
+	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
+	    !has_terminal()) {
+		/* SIGSTOP can't be taken back by a SIGCONT on its way */
+		poll(&wait, 1, 10);
+		collect_signals(signals);
+		if (!has_signal(signals, SIGCONT))
+			kill(getpid(), SIGSTOP);
+	}
+	/* the command is continued when SIGCONT has its turn, if it came */
+	if (t->cloudflared.pid != 0)
+		kill(-t->cloudflared.pid, SIGCONT);
+}
+
+/* A command that stops itself stops us, as if we were it. */
+static void
+look_at_command(struct tunnel *t)
+{
+	siginfo_t info;
+
+	if (t->command.pid == 0)
+		return;
+	memset(&info, 0, sizeof info);
+	if (waitid(P_PID, (id_t)t->command.pid, &info,
+	    WSTOPPED | WNOHANG) == 0 && info.si_pid == t->command.pid &&
+	    !has_signal(&t->signals, SIGCONT))
+		suspend(t, BY_COMMAND);
+}
+
+/* Reaps whoever has ended; as process 1 that is every orphan. */
+static void
+reap(struct tunnel *t)
+{
+	siginfo_t info;
+	int options = WEXITED | WNOHANG | WNOWAIT;
+	int status;
+
+	for (;;) {
+		memset(&info, 0, sizeof info);
+		if (waitid(P_ALL, 0, &info, options) == -1 || info.si_pid == 0)
+			break;
+		if (info.si_pid == t->cloudflared.pid) {
+			on_cloudflared_end(t);
+			continue;
+		}
+		if (waitpid(info.si_pid, &status, 0) == info.si_pid &&
+		    info.si_pid == t->command.pid)
+			on_command_end(t, status);
+	}
+	look_at_command(t);
+	sweep(t);
+}
+
+/* Somebody asks for the end; but for TERM a command decides, if one runs. */
+static void
+on_stop_signal(struct tunnel *t, int number)
+{
+	if (t->state == STOPPING) {
+		if (now_ms() - t->stop.since_ms >= INSIST_MS)
+			kill_all(t);
+		return;
+	}
+	if (t->command.pid == 0 || number == SIGTERM) {
+		stop(t, STOP_SIGNAL, 128 + number, number);
+		return;
+	}
+	if (number != SIGINT && number != SIGQUIT) {
+		signal_command(t, number);
+		signal_command(t, SIGCONT);
+	}
+}
+
+static void
+on_signal_event(struct tunnel *t, int number)
+{
+	switch (number) {
+	case SIGCHLD:
+		reap(t);
+		break;
+	case SIGTSTP:
+		if (!has_signal(&t->signals, SIGCONT))
+			suspend(t, BY_SIGNAL);
+		break;
+	case SIGCONT:
+		if (t->options->input)
+			t->input = STDIN_FILENO;
+		continue_children(t);
+		break;
+	default:
+		on_stop_signal(t, number);
+		break;
+	}
+}
+
+/* Takes the signals that have come, in their order. */
+static void
+take_signals(struct tunnel *t)
+{
+	struct signals *signals = &t->signals;
+
+	collect_signals(signals);
+	while (signals->count > 0) {
+		int number = signals->numbers[0];
+
+		signals->count--;
+		memmove(signals->numbers, signals->numbers + 1,
+		    signals->count);
+		on_signal_event(t, number);
+	}
+}
+
+/*
+ * -i: reads what nobody wants, until its end.  A terminal says nothing to a
+ * job in the background; it is looked at again when that is continued.
+ */
+static void
+take_input(struct tunnel *t)
+{
+	char bytes[4096];
+	ssize_t size = recv(t->input_own, bytes, sizeof bytes, MSG_DONTWAIT);
+	pid_t group;
+
+	if (size == -1 && errno == ENOTSOCK)
+		size = read(t->input_own, bytes, sizeof bytes);
+	if (size > 0 || (size == -1 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	t->input = -1;
+	group = tcgetpgrp(STDIN_FILENO);
+	if (size == -1 && group != -1 && group != getpgrp())
+		return;
+	stop(t, STOP_INPUT, EXIT_SUCCESS, 0);
+}
+
+/* Tells what was missing when the start deadline passed. */
+static void
+tell_missing(const struct tunnel *t, char *text, size_t size)
+{
+	const char *server = "";
+	const char *command = "";
+
+	if (t->options->wait && !t->listening) {
+		server = "; nothing is listening on ";
+		if (t->options->command != NULL)
+			command = ", which the command waits for";
+	}
+	snprintf(text, size, "no tunnel within %s s: %s%s%s%s",
+	    t->options->start_text, missing_texts[find_missing(t)].fault,
+	    server, server[0] != '\0' ? t->origin->name : "", command);
+}
+
+/* The start deadline has passed, unless all is there just now. */
+static void
+on_late(struct tunnel *t)
+{
+	enum missing missing = find_missing(t);
+	const struct hint *hint = choose_hint(log_lines(&t->log));
+	char what[REASON_SIZE];
+
+	if (is_ready(t))
+		publish(t);
+	if (t->state == UP || t->state == STOPPING)
+		return;
+	tell_missing(t, what, sizeof what);
+	if (missing == MISSING_URL || missing == MISSING_EDGE) {
+		tell_failure(t, what, hint != NULL ? hint->text : NULL);
+	} else {
+		say("%s", what);
+		keep_reason(t, what);
+	}
+	if (t->delivered)
+		renew(t, RENEW_LATE);
+	else
+		stop(t, STOP_DEADLINE, EXIT_DEADLINE, 0);
+}
+
+/* What cloudflared has left us should be gone by now. */
+static void
+on_leave(struct tunnel *t)
+{
+	if (t->state != STOPPING || t->cloudflared.pid != 0)
+		return;
+	if (t->command.pid != 0) {
+		set_timer(t, TIMER_LEAVE, LEAVE_MS);
+		return;
+	}
+	say("cannot end all that cloudflared has left behind (process group "
+	    "%ld)", (long)t->group);
+	t->given_up = true;
+}
+
+static void
+on_deadline(struct tunnel *t, enum timer timer)
+{
+	stop_timer(t, timer);
+	switch (timer) {
+	case TIMER_START:
+		on_late(t);
+		break;
+	case TIMER_PAUSE:
+		scan_url(t, TEXT_ENDS);
+		ask_for_name(t);
+		break;
+	case TIMER_PROBE:
+		look_for_server(t);
+		break;
+	case TIMER_RESTART:
+		if (t->state == WAITING)
+			start_cloudflared(t);
+		break;
+	case TIMER_GRACE:
+		kill_all(t);
+		break;
+	case TIMER_LEAVE:
+		on_leave(t);
+		break;
+	case TIMER_LOST:
+		on_lost_long(t);
+		break;
+	case TIMER_WATCH:
+		on_watch(t);
+		break;
+	case TIMER_FALLBACK:
+		judge_name(t);
+		break;
+	case TIMERS:
+		break;
+	}
+}
+
+static void
+take_deadlines(struct tunnel *t)
+{
+	for (int i = 0; i < TIMERS; i++)
+		if (t->deadline[i] > 0 && t->deadline[i] <= now_ms())
+			on_deadline(t, (enum timer)i);
+}
+
+static void
+watch_fd(struct pollfd *slot, int fd, short events)
+{
+	slot->fd = fd;
+	slot->events = events;
+	slot->revents = 0;
+}
+
+/* Fills the slots.  A descriptor of -1 is passed over by poll. */
+static void
+fill_slots(struct tunnel *t, struct pollfd slots[SLOTS])
+{
+	bool unprinted = is_unprinted(t);
+
+	watch_fd(&slots[SLOT_LOG], t->log.fd, POLLIN);
+	watch_fd(&slots[SLOT_SIGNALS], signal_pipe[0], POLLIN);
+	/* else it tells when its reader has left */
+	watch_fd(&slots[SLOT_OUTPUT], t->output.fd, unprinted ? POLLOUT : 0);
+	if (!unprinted && !(t->options->restart && t->delivered))
+		slots[SLOT_OUTPUT].fd = -1;
+	watch_fd(&slots[SLOT_INPUT], t->input, POLLIN);
+	watch_fd(&slots[SLOT_WAITER], t->waiter, POLLIN);
+	for (int i = 0; i < SERVERS; i++)
+		watch_fd(&slots[SLOT_SERVER + i], t->names.servers[i].fd,
+		    POLLIN);
+}
+
+/* How long poll may sleep: until the first deadline, or -1 for ever. */
+static int
+find_timeout(const struct tunnel *t)
+{
+	long long next = names_due(&t->names);
+	long long left;
+
+	if (t->signals.count > 0)
+		return 0;
+	for (int i = 0; i < TIMERS; i++) {
+		long long deadline = t->deadline[i];
+
+		if (deadline > 0 && (next == 0 || deadline < next))
+			next = deadline;
+	}
+	if (next == 0)
+		return -1;
+	left = next - now_ms();
+	if (left < 0)
+		return 0;
+	return left < INT_MAX ? (int)left : INT_MAX;
+}
+
+static void
+take_answers(struct tunnel *t, const struct pollfd slots[SLOTS])
+{
+	for (int i = 0; i < SERVERS; i++) {
+		struct server *server = &t->names.servers[i];
+
+		if (slots[SLOT_SERVER + i].revents != 0 &&
+		    server->fd == slots[SLOT_SERVER + i].fd)
+			names_take(&t->names, server);
+	}
+	names_step(&t->names, now_ms());
+	judge_name(t);
+	judge_tunnel(t);
+}
+
+/* The reader of results has made room, or has left. */
+static void
+take_output(struct tunnel *t)
+{
+	if (!is_unprinted(t))
+		let_go_of_output(t);
+	else if (t->state == UP)
+		print_result(t);
+}
+
+/* One turn: sleeps until something happens, and takes what has. */
+static void
+take_events(struct tunnel *t)
+{
+	struct pollfd slots[SLOTS];
+
+	fill_slots(t, slots);
+	if (poll(slots, SLOTS, find_timeout(t)) == -1 && errno != EINTR &&
+	    errno != EAGAIN)
+		fail(t, "wait for events", errno);
+	if (slots[SLOT_LOG].revents != 0)
+		take_log(t);
+	if (slots[SLOT_SIGNALS].revents != 0 || t->signals.count > 0)
+		take_signals(t);
+	if (slots[SLOT_INPUT].revents != 0)
+		take_input(t);
+	if (slots[SLOT_WAITER].revents != 0 && t->waiter != -1) {
+		close_fd(&t->waiter);
+		stop(t, STOP_WAITER, EXIT_FAILURE, SIGHUP);
+	}
+	if (slots[SLOT_OUTPUT].revents != 0)
+		take_output(t);
+	take_answers(t, slots);
+	take_deadlines(t);
+	if (is_ready(t))
+		publish(t);
+	if (t->state == STARTING || t->state == WAITING)
+		show_waiting(t);
+}
+
+/* --- one tunnel an origin --- */
+
+/* Says whether the name still leads to the file: a cleaner may have come. */
+static bool
+is_same_file(int directory, const char *name, int fd)
+{
+	struct stat here;
+	struct stat there;
+
+	return fstat(fd, &here) == 0 &&
+	    fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+enum claim { CLAIM_OURS, CLAIM_TAKEN, CLAIM_FAILED };
+
+/* Locks the record, which is emptied at once: nothing old is ever believed. */
+static enum claim
+lock_record(struct tunnel *t, int fd)
+{
+	struct flock lock = whole_file(F_WRLCK);
+	struct stat file;
+
+	if (fcntl(fd, F_SETLK, &lock) == -1)
+		return errno == EAGAIN || errno == EACCES ? CLAIM_TAKEN :
+		    CLAIM_FAILED;
+	if (fstat(fd, &file) == -1)
+		return CLAIM_FAILED;
+	if (file.st_nlink > 1) {
+		errno = EMLINK;		/* it is somebody's, too */
+		return CLAIM_FAILED;
+	}
+	if (!is_same_file(t->directory, t->origin->name, fd))
+		return CLAIM_TAKEN;	/* of a file that is gone: again */
+	if (ftruncate(fd, 0) == -1)
+		return CLAIM_FAILED;
+	/* cleaners of temporary files pass it over */
+	fchmod(fd, S_IRUSR | S_IWUSR | S_ISVTX);
+	return CLAIM_OURS;
+}
+
+/* Tries once to get the record.  Fills look if another tunnel has it. */
+static enum claim
+try_claim(struct tunnel *t, struct look *look)
+{
+	int fd = open_record(t->directory, t->origin->name,
+	    O_RDWR | O_CREAT);
+	enum claim claim;
+
+	if (fd == -1)
+		return CLAIM_FAILED;
+	claim = lock_record(t, fd);
+	if (claim == CLAIM_OURS) {
+		t->record_fd = fd;
+		return claim;
+	}
+	if (claim == CLAIM_TAKEN)
+		look_at_fd(fd, look);
+	close(fd);
+	return claim;
+}
+
+/* -b beside a tunnel that runs: is it one whose URL can be given out? */
+static bool
+can_share(const struct tunnel *t, const struct look *look)
+{
+	if (!is_listed(look))
+		return false;
+	if (t->options->now)
+		return true;
+	if (look->record.state != RECORD_UP)
+		return false;
+	if (look->record.waited == 0 && !t->published)
+		return false;
+	return !t->options->wait ||
+	    probe_origin(t->origin) != PROBE_REFUSED;
+}
+
+/* The record says who has it: print its URL, tell of it, or wait. */
+static void
+meet_other(struct tunnel *t, const struct look *look)
+{
+	bool listed = is_listed(look);
+	bool stopping = look->record.state == RECORD_STOPPING;
+
+	if (t->options->background && can_share(t, look)) {
+		t->record = look->record;
+		format_result(t->options, &t->record, t->origin, t->result,
+		    sizeof t->result);
+		print(t->result);
+		show_url(t);
+		_exit(EXIT_SUCCESS);
+	}
+	if (t->options->background || stopping || !is_held(look))
+		return;
+	say("a tunnel of %s runs already: process %ld, %s (tunnel -b %s "
+	    "prints it, tunnel -k %s stops it)", t->origin->name,
+	    (long)look->holder, listed ? look->record.url : "no URL yet",
+	    short_name(t->origin), short_name(t->origin));
+	_exit(EXIT_FAILURE);
+}
+
+/* The start deadline has passed while another tunnel had the record. */
+static void
+tell_other(const struct tunnel *t, const struct look *look)
+{
+	const char *what = "its name may not be in the DNS yet";
+
+	if (look->record.state == RECORD_STOPPING)
+		what = "it is still stopping";
+	else if (!is_listed(look))
+		what = missing_texts[MISSING_URL].fault;
+	else if (look->record.state != RECORD_UP)
+		what = missing_texts[MISSING_EDGE].fault;
+	else if (t->options->wait)
+		what = "nothing is listening on its port";
+	say("no tunnel within %s s: one of %s runs already, process %ld: %s",
+	    t->options->start_text, t->origin->name, (long)look->holder,
+	    what);
+	_exit(EXIT_DEADLINE);
+}
+
+/* The other one's URL was given out before it worked: see if it does now. */
+static void
+check_other(struct tunnel *t, const struct look *look)
+{
+	if (look->record.state != RECORD_UP || look->record.waited != 0 ||
+	    strcmp(t->url, look->record.url) == 0)
+		return;
+	copy_text(t->url, URL_SIZE, look->record.url);
+	t->edge.state = EDGE_UP;
+	t->edge.since_ms = now_ms();
+	t->published = t->names.off;
+	names_open(&t->names, now_ms());
+	ask_for_name(t);
+}
+
+/* Sleeps a moment, unless somebody doesn't want the tunnel any more. */
+static void
+wait_for_other(struct tunnel *t, const struct look *look)
+{
+	long long deadline = t->deadline[TIMER_START];
+	struct pollfd slots[SLOTS];
+
+	if (deadline > 0 && now_ms() >= deadline)
+		tell_other(t, look);
+	if (look->record.state == RECORD_STOPPING)
+		show_progress("the end of the last tunnel");
+	check_other(t, look);
+	fill_slots(t, slots);
+	poll(slots, SLOTS, LOOK_MS);
+	if (slots[SLOT_WAITER].revents != 0)
+		_exit(EXIT_FAILURE);
+	if (slots[SLOT_INPUT].revents != 0)
+		take_input(t);
+	if (t->state == STOPPING)
+		_exit(t->stop.status);
+	take_answers(t, slots);
+}
+
+/*
+ * Gets the record of our origin: one tunnel an origin.  One that is stopping
+ * is waited for.  Without records a tunnel in the foreground goes on.
+ */
+static void
+claim_record(struct tunnel *t)
+{
+	bool needed = t->options->background;
+	const char *severity = needed ? "" : "warning: ";
+	struct look look;
+	enum claim claim;
+	int unknown = 0;
+
+	t->directory = open_directory(TO_KEEP, severity);
+	if (t->directory == -1 && needed)
+		_exit(EXIT_FAILURE);
+	if (t->directory == -1)
+		return;
+	for (;;) {
+		memset(&look, 0, sizeof look);
+		claim = try_claim(t, &look);
+		if (claim != CLAIM_TAKEN)
+			break;
+		/* it is just coming or going, or of another version */
+		if (look.record.pid != 0 || ++unknown > UNKNOWN_LOOKS)
+			meet_other(t, &look);
+		wait_for_other(t, &look);
+	}
+	clear_progress();
+	if (claim == CLAIM_OURS)
+		return;
+	say("%scannot lock the record of %s: %s", severity, t->origin->name,
+	    strerror(errno));
+	if (needed)
+		_exit(EXIT_FAILURE);
+}
+
+/* ======================================================================
+ * The ways to use it
+ *
+ * A tunnel in the foreground or the background; and -l and -k, which are
+ * clients of the records, create nothing and know nothing of the above.
+ * ====================================================================== */
+
+/* Ends the program as the tunnel has ended. */
+static void
+leave(struct tunnel *t)
+{
+	t->record.state = RECORD_OVER;
 	t->record.url[0] = '\0';
 	write_record(t);
-	quit(t, t->status);
+	clear_progress();
+	if (t->stop.signal != 0)
+		die_of(t->stop.signal);
+	_exit(t->stop.status);
 }
 
-/* Runs the tunnel in a child, and waits until that has the URL out, passing signals on. */
-static void run_in_background(struct tunnel *t, const char *self) {
-	int ready[2], number, status = 0, size = -1;
-	sigset_t all;
-	sigfillset(&all);
-	block_signals(true, true);
-	handle_signals(on_signal, true);
-	pid_t child = make_pipe(ready) ? fork() : -1;
-	if (child == -1) die(t, 1, "go to the background", "");
-	if (child == 0) {
-		/* the caller's locks and pipes are none of a long life's business */
-		for (int fd = 3; fd < 1024; fd++) if (fd != t->null && fd != ready[1]) close(fd);
-		t->waiter = ready[1];
-		setsid();
-		handle_signals(SIG_DFL, true);
-		block_signals(false, true);
-		run_tunnel(t, self);
-	}
-	close(ready[1]);
-	while (size != 1 && waitpid(child, &status, WNOHANG) == 0 && sigwait(&all, &number) == 0) {
-		if (number == SIGCHLD) size = (int)read(ready[0], &(char){ 0 }, 1);
-		else if (number != SIGTSTP) kill(child, number);
-	}
-	if (WIFSIGNALED(status)) t->signal = WTERMSIG(status);
-	quit(t, t->signal != 0 ? 128 + t->signal : WEXITSTATUS(status));
+/* The tunnel can't begin: it is over, for a reason that has been said. */
+static void
+give_up(struct tunnel *t, int status, const char *reason)
+{
+	keep_reason(t, reason);
+	t->stop.status = status;
+	leave(t);
 }
 
-static void list_tunnels(struct tunnel *t, int count, char **operands) {
-	struct dirent *entry = NULL;
-	static DIR *all;	/* until we exit */
-	if (count == 0) all = fdopendir(t->directory);
+static void
+prepare(struct tunnel *t, const char *self)
+{
+	const struct options *options = t->options;
+	char why[REASON_SIZE];
+	int status;
+
+	t->record.state = RECORD_STARTING;
+	t->record.pid = getpid();
+	t->record.grace_ms = options->grace_ms;
+	copy_text(t->record.origin, ORIGIN_SIZE, t->origin->url);
+	if (options->input) {
+		t->input = STDIN_FILENO;
+		t->input_own = reopen(STDIN_FILENO, O_RDONLY);
+		if (t->input_own == -1)
+			t->input_own = STDIN_FILENO;
+	}
+	claim_record(t);
+	status = find_cloudflared(options, self, t->program, why);
+	if (status == 0 && options->command != NULL)
+		status = find_command(options->command[0], t->command_path,
+		    why);
+	if (status != 0)
+		give_up(t, status, why);
+	if (!open_signals(t->caller) ||
+	    (t->waiter != -1 && chdir("/") == -1)) {
+		snprintf(why, sizeof why, "cannot start: %s",
+		    strerror(errno));
+		say("%s", why);
+		give_up(t, EXIT_FAILURE, why);
+	}
+	t->sweeps = options->command == NULL && !t->caller->had_children &&
+	    getpid() != 1;
+	if (!t->caller->had_children)
+		adopt_orphans();
+	if (options->command == NULL)
+		open_outlet(&t->output, STDOUT_FILENO);
+}
+
+static void
+run_tunnel(struct tunnel *t, const char *self)
+{
+	if (t->options->start_ms > 0)
+		set_timer(t, TIMER_START, t->options->start_ms);
+	prepare(t, self);
+	t->restart_ms = RESTART_MS;
+	t->limited_ms = LIMITED_MS;
+	start_cloudflared(t);
+	while (!is_over(t))
+		take_events(t);
+	leave(t);
+}
+
+/* Waits for the tunnel in the background, passing signals on to it. */
+static void
+wait_for_url(int socket, pid_t child)
+{
+	struct pollfd slots[2];
+	struct signals signals;
+	bool asked = false;		/* to stop, which it will */
 	int status = 0;
-	for (int i = 0; all ? (errno = 0, entry = readdir(all)) != NULL : i < count; i++) {
-		const char *operand = all != NULL ? entry->d_name : operands[i];
-		if (parse_origin(operand, t->origin) != NULL) continue;
-		t->name = strchr(t->origin, '/') + 2;
-		if (all != NULL && strcmp(t->name, operand) != 0) continue;
-		int fd = open_record(t, O_RDONLY);
-		pid_t holder = read_record(t, fd);
-		bool up = holder != 0 && t->record.url[0] != '\0';
-		close(fd);
-		if (up) print(t, get_result(t));
-		else if (all == NULL)
-			say(t, "no tunnel of %s %s%s", t->name, holder != 0 ? "has a URL yet" :
-			    t->record.error[0] == '\0' ? "runs" : "runs; the last one failed: ",
-			    t->record.error);
-		status |= all == NULL && !up;
+	char byte;
+
+	for (;;) {
+		watch_fd(&slots[0], socket, POLLIN);
+		watch_fd(&slots[1], signal_pipe[0], POLLIN);
+		poll(slots, COUNT(slots), -1);
+		if (slots[0].revents != 0 && !asked &&
+		    read(socket, &byte, 1) == 1)
+			_exit(EXIT_SUCCESS);
+		if (slots[0].revents != 0)
+			break;
+		signals.count = 0;
+		collect_signals(&signals);
+		for (size_t i = 0; i < signals.count; i++) {
+			int number = signals.numbers[i];
+
+			/* it is in another session: no Ctrl-Z for it */
+			if (number == SIGCHLD || number == SIGTSTP)
+				continue;
+			kill(child, number);
+			asked = asked || number != SIGCONT;
+		}
 	}
-	if (count == 0 && errno != 0) die(t, 1, "read the directory of the records", "");
-	quit(t, status);
+	while (waitpid(child, &status, 0) == -1 && errno == EINTR)
+		continue;
+	if (WIFSIGNALED(status))
+		die_of(WTERMSIG(status));
+	_exit(WEXITSTATUS(status));
 }
 
-/* Waits until a tunnel that was asked to stop is gone, or kills it.  Returns whether it is. */
-static bool await_end(struct tunnel *t, pid_t tunnel, long long asked_ms) {
-	int fd = open_record(t, O_RDONLY);
-	pid_t holder = read_record(t, fd);
-	for (long long left; holder == tunnel && (left = asked_ms + t->record.grace_ms +
-	    STOP_EXTRA_MS - now_ms()) > 0; holder = read_record(t, fd))
-		wait_for_lock(fd, ALIVE, left);
-	if (holder == tunnel && tunnel > 0) {
-		/* while it lives, stopped so that it can't reap, the group is its own */
-		kill(tunnel, SIGSTOP);
-		holder = read_record(t, fd);
-		if (holder == tunnel && t->record.group > 0) kill(-t->record.group, SIGKILL);
-		kill(tunnel, holder == tunnel ? SIGKILL : SIGCONT);	/* if it just went: not it */
-		wait_for_lock(fd, ALIVE, STOP_EXTRA_MS);
-		holder = read_record(t, fd);
+/* Runs the tunnel in a child, and waits until that has the URL out. */
+static void
+run_in_background(struct tunnel *t, const char *self)
+{
+	int ends[2] = { -1, -1 };
+	struct caller caller = *t->caller;
+	pid_t child = -1;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 &&
+	    set_close_on_exec(ends[0]) && set_close_on_exec(ends[1]) &&
+	    open_signals(t->caller)) {
+		block_all_signals();
+		child = fork();
 	}
-	close(fd);
-	/* the lock goes before it does; it is none of our children, and may stay a zombie for long */
-	for (int i = 0; holder != tunnel && ((i < 20 && tunnel > 0 && kill(tunnel, 0) == 0) || (i < 400 &&
-	    t->record.group > 0 && kill(-t->record.group, 0) == 0)); i++) poll(NULL, 0, 5);
-	if (holder == tunnel)
-		say(t, "cannot stop the tunnel of %s, process %ld", t->name, (long)t->record.pid);
-	return holder != tunnel;
+	if (child == -1) {
+		say("cannot go to the background: %s", strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+	if (child > 0) {
+		close(ends[1]);
+		block_harmless_signals();
+		wait_for_url(ends[0], child);
+	}
+	/* the caller's locks and pipes are none of a long life's business */
+	restore_signals(&caller);
+	if (dup2(t->null, 3) == -1 || dup2(ends[1], 4) == -1) {
+		say("cannot go to the background: %s", strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+	t->null = 3;
+	t->waiter = 4;
+	close_pipe(signal_pipe);
+	close_from(5);
+	set_close_on_exec(3);
+	set_close_on_exec(4);
+	open_outlet(&errors, STDERR_FILENO);
+	setsid();
+	block_harmless_signals();
+	caller.had_children = false;
+	t->caller = &caller;
+	run_tunnel(t, self);
 }
 
-static void stop_tunnels(struct tunnel *t, int count, char **operands) {
-	pid_t tunnels[count];
-	int status = 0;
-	for (int i = 0; i < count; i++) {
-		take_origin(t, operands[i]);
-		int fd = open_record(t, O_RDONLY);
-		tunnels[i] = read_record(t, fd);
-		if (tunnels[i] > 0 && kill(tunnels[i], SIGTERM) == 0) kill(tunnels[i], SIGCONT);
-		close(fd);
-	}
-	long long now = now_ms();
-	for (int i = 0; i < count; i++) {
-		take_origin(t, operands[i]);
-		status |= tunnels[i] != 0 && !await_end(t, tunnels[i], now);
-	}
-	quit(t, status);
+/* An error that isn't "no such file" says nothing about who runs. */
+static void
+tell_unknown(const char *name, int error)
+{
+	say("cannot tell whether a tunnel of %s runs: %s", name,
+	    error == EINVAL ? "its record is no file of yours" :
+	    strerror(error));
 }
 
-int main(int argc, char **argv) {
-	static char log[LOG_TAIL + LOG_READ + 1];
-	struct tunnel t = { .start = "30", .start_ms = 30000, .grace_ms = 3000, .log = log,
-	    .restart_ms = RESTART_MS, .program = getenv("CLOUDFLARED"), .terminal = isatty(2),
-	    .log_fd = -1, .directory = -1, .record_fd = -1, .waiter = -1, .error_fd = 2 };
-	size_t count = 0;
-	while (environ[count] != NULL) count++;
-	char *variables[count + 5];	/* room for set_variable */
-	environ = memcpy(variables, environ, (count + 1) * sizeof environ[0]);
-	block_signals(false, true);
-	/* if we lack some of 0 to 2, fill them; writing to them still fails */
-	while ((t.null = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0 && t.null <= 2) continue;
-	take_options(&t, argc, argv);
-	check_operands(&t, argc - optind, argv + optind);
-	if (t.null == -1) die(&t, 1, "open /dev/null", "");
-	if (t.has['k'] || t.has['l']) open_directory(&t);
-	if (t.has['l']) list_tunnels(&t, argc - optind, argv + optind);
-	if (t.has['k']) stop_tunnels(&t, argc - optind, argv + optind);
-	if (t.has['b']) run_in_background(&t, argv[0]);
-	run_tunnel(&t, argv[0]);
+/* Whether a tunnel was named, or all are listed. */
+enum asked { FOR_THIS, FOR_ALL };
+
+/* Lists one tunnel.  Returns false if it doesn't run or can't be told. */
+static bool
+list_one(const struct options *options, int directory,
+    const struct origin *origin, enum asked asked)
+{
+	struct look look;
+	char text[1024];
+
+
+	look_at(directory, origin->name, &look);
+	if (look.kind == LOOK_UNKNOWN) {
+		tell_unknown(origin->name, look.error);
+		return false;
+	}
+	if (is_listed(&look)) {
+		format_result(options, &look.record, origin, text,
+		    sizeof text);
+		print(text);
+		return true;
+	}
+	if (asked == FOR_ALL)
+		return true;
+	if (is_held(&look))
+		say("the tunnel of %s, process %ld, %s", origin->name,
+		    (long)look.holder,
+		    look.record.state == RECORD_STOPPING ? "is stopping" :
+		    "has no URL yet");
+	else if (look.record.error[0] == '\0')
+		say("no tunnel of %s runs", origin->name);
+	else
+		say("no tunnel of %s runs; the last one failed: %s%s%s",
+		    origin->name, look.record.error,
+		    look.record.log[0] != '\0' ? "; its log ended with: " :
+		    "", look.record.log);
+	return false;
+}
+
+/*
+ * Reads the next record's name in the directory, passing over what can't be
+ * one.  Returns false at the end, or with errno not 0.
+ */
+static bool
+next_record(DIR *records, struct origin *origin)
+{
+	struct dirent *entry;
+	struct stat file;
+
+	for (;;) {
+		errno = 0;
+		entry = readdir(records);
+		if (entry == NULL)
+			return false;
+		if (parse_origin(entry->d_name, origin) == ORIGIN_RIGHT &&
+		    strcmp(origin->name, entry->d_name) == 0 &&
+		    fstatat(dirfd(records), entry->d_name, &file,
+		    AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(file.st_mode))
+			return true;
+	}
+}
+
+/* Opens the directory for -l and -k, which end without one. */
+static int
+open_records(void)
+{
+	int directory = open_directory(TO_LOOK, "");
+
+	if (directory == -1 && errno != ENOENT)
+		_exit(EXIT_FAILURE);
+	return directory;
+}
+
+/* Ends -l or -k if the directory couldn't be read to its end. */
+static void
+check_reading(bool ok)
+{
+	if (ok)
+		return;
+	say("cannot read the directory of the records: %s", strerror(errno));
+	_exit(EXIT_FAILURE);
+}
+
+static DIR *
+open_all(int directory)
+{
+	DIR *records = fdopendir(directory);
+
+	check_reading(records != NULL);
+	return records;
+}
+
+/* -l: lists the tunnels of these origins, or all. */
+static void
+list_tunnels(const struct options *options, char **operands)
+{
+	int directory = open_records();
+	struct origin origin;
+	bool ok = true;
+	DIR *records;
+
+	for (size_t i = 0; operands[i] != NULL; i++) {
+		take_origin(operands + i, &origin);
+		if (!list_one(options, directory, &origin, FOR_THIS))
+			ok = false;
+	}
+	if (operands[0] != NULL || directory == -1)
+		_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
+	records = open_all(directory);
+	while (next_record(records, &origin))
+		if (!list_one(options, directory, &origin, FOR_ALL))
+			ok = false;
+	check_reading(errno == 0);
+	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+enum { BATCH = 64 };		/* tunnels that -k stops at a time */
+
+/* A tunnel that -k was told to stop, and what was found of it. */
+struct target {
+	char name[NAME_SIZE];
+	enum look_kind kind;
+	pid_t holder;
+	pid_t group;
+	long long grace_ms;
+};
+
+/*
+ * Signals the process that holds a record.  It may end between the question
+ * who that is and the signal: so it is held on to, and asked for again.
+ */
+static void
+signal_holder(int directory, const struct target *target, int number)
+{
+	int process = open_process(target->holder);
+	struct look look;
+
+	look_at(directory, target->name, &look);
+	if (look.kind == LOOK_HELD && look.holder == target->holder)
+		signal_process(process, target->holder, number);
+	close_fd(&process);
+}
+
+/* Asks a tunnel to stop, unless it does so already. */
+static bool
+ask_to_stop(int directory, struct target *target)
+{
+	struct look look;
+
+	look_at(directory, target->name, &look);
+	target->kind = look.kind;
+	target->holder = look.holder;
+	target->group = (pid_t)look.record.group;
+	target->grace_ms = look.record.grace_ms;
+	if (look.record.pid == 0)	/* another version's, or new */
+		target->grace_ms = UNKNOWN_GRACE_MS;
+	switch (look.kind) {
+	case LOOK_HELD:
+		if (look.record.state != RECORD_STOPPING)
+			signal_holder(directory, target, SIGTERM);
+		signal_holder(directory, target, SIGCONT);
+		return true;
+	case LOOK_HELD_UNNAMED:
+		say("cannot stop the tunnel of %s: it runs in another PID "
+		    "namespace (stop it from there)", target->name);
+		return false;
+	case LOOK_UNKNOWN:
+		tell_unknown(target->name, look.error);
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool
+is_still_held(int directory, const struct target *target, struct look *look)
+{
+	look_at(directory, target->name, look);
+	return look->kind == LOOK_HELD && look->holder == target->holder;
+}
+
+/*
+ * Waits until a tunnel has let go of its record.  Returns whether it has for
+ * sure: that one can't tell is no sign of it.
+ */
+static bool
+await_release(int directory, const struct target *target, long long until)
+{
+	struct look look;
+
+	while (is_still_held(directory, target, &look) ||
+	    look.kind == LOOK_UNKNOWN) {
+		if (now_ms() >= until)
+			return false;
+		sleep_ms(5);
+	}
+	return true;
+}
+
+/*
+ * The tunnel hasn't stopped in its time.  While it is stopped itself it
+ * can't reap, so that its children's ids are their own.
+ */
+static void
+kill_tunnel(int directory, const struct target *target)
+{
+	struct look look;
+
+	signal_holder(directory, target, SIGSTOP);
+	if (!is_still_held(directory, target, &look))
+		return;
+	if (look.record.group > 0)
+		kill(-(pid_t)look.record.group, SIGKILL);
+	if (look.record.command > 0)
+		kill((pid_t)look.record.command, SIGKILL);
+	signal_holder(directory, target, SIGKILL);
+}
+
+/*
+ * Waits a moment for the end of a tunnel that has let go of its record, and
+ * of cloudflared's group.  A zombie that nobody reaps is none of our
+ * business.
+ */
+static bool
+await_exit(int process, pid_t group)
+{
+	struct pollfd wait = { process, POLLIN, 0 };
+	int looks = INSIST_MS / LOOK_MS;
+
+	poll(&wait, 1, process != -1 ? INSIST_MS : LOOK_MS);
+	while (group > 0 && kill(-group, 0) == 0 && looks-- > 0)
+		sleep_ms(LOOK_MS);
+	if (group <= 0 || (kill(-group, 0) == -1 && errno == ESRCH))
+		return true;
+	/* not the group: macOS refuses zombies, and a keeper lets us */
+	if (kill(group, 0) == 0 || errno != EPERM)
+		return true;
+	say("cannot end cloudflared, process %ld, which runs as another user: "
+	    "end it yourself", (long)group);
+	return false;
+}
+
+/* Waits until a tunnel that was asked to stop is gone, or kills it. */
+static bool
+await_end(int directory, const struct target *target, long long asked_ms)
+{
+	long long until = asked_ms + target->grace_ms + LEAVE_MS;
+	int process = open_process(target->holder);
+	bool ok = await_release(directory, target, until);
+
+	if (!ok) {
+		kill_tunnel(directory, target);
+		ok = await_release(directory, target, now_ms() + LEAVE_MS);
+	}
+	if (ok)
+		ok = await_exit(process, target->group);
+	else
+		say("cannot stop the tunnel of %s, process %ld",
+		    target->name, (long)target->holder);
+	close_fd(&process);
+	return ok;
+}
+
+/* Stops these tunnels: asks all of them, then waits for each. */
+static bool
+stop_targets(int directory, struct target *targets, size_t count)
+{
+	long long asked_ms;
+	bool ok = true;
+
+	for (size_t i = 0; i < count; i++)
+		if (!ask_to_stop(directory, &targets[i]))
+			ok = false;
+	asked_ms = now_ms();
+	for (size_t i = 0; i < count; i++)
+		if (targets[i].kind == LOOK_HELD &&
+		    !await_end(directory, &targets[i], asked_ms))
+			ok = false;
+	return ok;
+}
+
+/* Adds a target, once.  Returns how many there are. */
+static size_t
+add_target(struct target *targets, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(targets[i].name, name) == 0)
+			return count;
+	copy_text(targets[count].name, NAME_SIZE, name);
+	return count + 1;
+}
+
+/* The next origin to stop: of the operands, or of all records. */
+static bool
+next_origin(char ***operands, DIR *records, struct origin *origin)
+{
+	if (records != NULL) {
+		bool more = next_record(records, origin);
+
+		check_reading(more || errno == 0);
+		return more;
+	}
+	if (**operands == NULL)
+		return false;
+	take_origin(*operands, origin);
+	(*operands)++;
+	return true;
+}
+
+/*
+ * -k: stops the tunnels of these origins; -ka: without any, all.  So many at
+ * a time; what there was to stop is told at a terminal only.
+ */
+static void
+stop_tunnels(char **operands)
+{
+	static struct target targets[BATCH];
+	bool all = *operands == NULL;
+	int directory = open_records();
+	DIR *records = all && directory != -1 ? open_all(directory) : NULL;
+	struct origin origin;
+	size_t count = BATCH;
+	bool idle = true;
+	bool ok = true;
+
+	while (count == BATCH) {
+		count = 0;
+		while (count < BATCH &&
+		    next_origin(&operands, records, &origin))
+			count = add_target(targets, count, origin.name);
+		if (!stop_targets(directory, targets, count))
+			ok = false;
+		for (size_t i = 0; errors_terminal && i < count; i++) {
+			if (targets[i].kind > LOOK_FREE)
+				idle = false;
+			else if (!all)
+				say("no tunnel of %s runs", targets[i].name);
+		}
+	}
+	if (all && idle && errors_terminal)
+		say("no tunnel runs");
+	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+/* Remembers how the caller had set us up. */
+static void
+note_caller(struct caller *caller)
+{
+	struct sigaction action;
+	siginfo_t info;
+
+	sigprocmask(SIG_SETMASK, NULL, &caller->mask);
+	sigemptyset(&caller->ignored);
+	for (int number = 1; number <= LAST_SIGNAL; number++)
+		if (sigaction(number, NULL, &action) == 0 &&
+		    action.sa_handler == SIG_IGN)
+			sigaddset(&caller->ignored, number);
+	caller->had_children = waitid(P_ALL, 0, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/*
+ * Opens the null device, and fills those of 0 to 2 that are missing, so that
+ * no other file gets there; writing to them still fails.
+ */
+static int
+open_null(void)
+{
+	int null;
+
+	do {
+		null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	} while (null >= STDIN_FILENO && null <= STDERR_FILENO);
+	return null;
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct tunnel tunnel;
+	static struct options options;
+	static struct origin origin;
+	static struct caller caller;
+	struct tunnel *t = &tunnel;
+
+	note_caller(&caller);
+	block_harmless_signals();
+	t->null = open_null();
+	errors_terminal = isatty(STDERR_FILENO) == 1;
+	open_outlet(&errors, STDERR_FILENO);
+	options.grace_ms = 3000;
+	options.start_ms = 30000;
+	options.start_text = "30";
+	take_options(&options, argc, argv);
+	take_operands(&options, argv + optind, &origin);
+	if (t->null == -1) {
+		say("cannot open /dev/null: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (options.list)
+		list_tunnels(&options, argv + optind);
+	if (options.kill)
+		stop_tunnels(argv + optind);
+	t->options = &options;
+	t->origin = &origin;
+	t->caller = &caller;
+	t->log.fd = t->cloudflared.report = t->command.report = -1;
+	t->keeper = t->record_fd = t->directory = -1;
+	t->output.fd = t->input = t->waiter = -1;
+	names_configure(&t->names);
+	if (options.background)
+		run_in_background(t, argv[0]);
+	run_tunnel(t, argv[0]);
+	return EXIT_FAILURE;		/* it doesn't come back */
 }

@@ -1,24 +1,33 @@
-# Completion of tunnel(1) for fish: options, their arguments, the origins of running
-# tunnels for -k and -l, and the command after an origin with its own arguments.
+# Completion of tunnel(1) for fish: options, their arguments, the ports that listen here, the
+# origins of running tunnels for -k and -l, and the command after an origin with its own
+# arguments.
 
 # Prints what the words before the cursor leave open: `options` (nothing but options so
-# far, none of which stops or lists), `origins`, or `command` and the words of it.
+# far, none of which stops or lists), `stop`, `list`, or `command` and the words of it.
 function __tunnel_next
 	set -l words (commandline -opc)
 	set -e words[1]
 	# What fails here is an option whose argument is still to come.
-	argparse --stop-nonopt b h j k l r v V w c= g= t= -- $words 2>/dev/null
+	argparse --stop-nonopt a b h i j k l n r v V w c= g= t= -- $words 2>/dev/null
 	or begin
 		echo options
 		return
 	end
-	if set -q _flag_k; or set -q _flag_l
-		echo origins
+	if set -q _flag_a
+		set -q _flag_k
+		or echo all
+	else if set -q _flag_k
+		echo stop
+	else if set -q _flag_l
+		echo list
 	else if not set -q argv[1]
 		echo options
-	else if not set -q _flag_b; and not set -q _flag_r
+	else if not set -q _flag_b; and not set -q _flag_i; and not set -q _flag_j
 		echo command
-		string join \n -- $argv[2..]
+		set -e argv[1]
+		test "$argv[1]" != --
+		or set -e argv[1]
+		string join \n -- $argv
 	end
 end
 
@@ -35,6 +44,32 @@ function __tunnel_origins
 	string replace -r '\t([^\t]*)\t.*' '\t$1' -- $lines
 end
 
+# The ports that listen here, of all addresses or the loopback's, and the program if it is told.
+# The first word of a line that looks like it is the local address, whichever of the three
+# has written it.
+function __tunnel_ports
+	set -l prefix (string match -r '^(?::|.*(?:localhost|127\.0\.0\.1):)' -- (commandline -ct))
+	string match -q 'l*' -- (commandline -ct)
+	and set prefix localhost:
+	begin
+		ss -ltnp
+		or lsof -nP -iTCP -sTCP:LISTEN
+		or sockstat -lP tcp
+	end 2>/dev/null </dev/null | awk -v prefix="$prefix" '
+		/cloudflared/ { next }
+		{
+			for (i = 1; i <= NF; i++)
+				if ($i ~ /^(\*|0\.0\.0\.0|127\.0\.0\.1|\[?::1?\]?|\[::ffff:127\.0\.0\.1\]):[0-9]+$/) {
+					name = /LISTEN.$/ ? $1 : $5 ~ /^tcp/ ? $2 : ""
+					if (match($0, /\(\("[^"]*/))
+						name = substr($0, RSTART + 3, RLENGTH - 3)
+					sub(/.*:/, "", $i)
+					print prefix $i "\t" name
+					next
+				}
+		}' | sort -u
+end
+
 function __tunnel_command
 	set -l words (__tunnel_next)
 	set -e words[1]
@@ -42,18 +77,26 @@ function __tunnel_command
 end
 
 complete -c tunnel -f
-complete -c tunnel -n '__tunnel_wants origins' -a '(__tunnel_origins)'
+complete -c tunnel -n '__tunnel_wants options' -a '(__tunnel_ports)'
+complete -c tunnel -n '__tunnel_wants stop' -a '(__tunnel_origins)'
+complete -c tunnel -n '__tunnel_wants list' -a '(__tunnel_origins)'
 complete -c tunnel -n '__tunnel_wants command' -a '(__tunnel_command)'
 
-complete -c tunnel -n '__tunnel_wants options' -s b -d 'Go to the background once the URL is known'
+complete -c tunnel -n '__tunnel_wants options' -s a -d 'Stop every tunnel, with -k'
+complete -c tunnel -n '__tunnel_wants stop' -s a -d 'Stop every tunnel'
+complete -c tunnel -n '__tunnel_wants options' -s b -d 'Go to the background once the URL works'
 complete -c tunnel -n '__tunnel_wants options' -s c -r -F -d 'The cloudflared to run'
 complete -c tunnel -n '__tunnel_wants options' -s g -x -d 'Seconds between SIGTERM and SIGKILL (3)'
 complete -c tunnel -n '__tunnel_wants options' -s h -d 'Print help'
+complete -c tunnel -n '__tunnel_wants options' -s i -d 'End when standard input ends'
 complete -c tunnel -n '__tunnel_wants options' -s j -d 'Print a JSON record instead of the URL'
+complete -c tunnel -n '__tunnel_wants list' -s j -d 'Print JSON records'
 complete -c tunnel -n '__tunnel_wants options' -s k -d 'Stop the tunnels of these origins'
+complete -c tunnel -n '__tunnel_wants all' -s k -d 'Stop every tunnel'
 complete -c tunnel -n '__tunnel_wants options' -s l -d 'List the running tunnels'
-complete -c tunnel -n '__tunnel_wants options' -s r -d 'Restart cloudflared when it dies'
+complete -c tunnel -n '__tunnel_wants options' -s n -d 'Print the URL now, working or not'
+complete -c tunnel -n '__tunnel_wants options' -s r -d 'Restart when the tunnel dies'
 complete -c tunnel -n '__tunnel_wants options' -s t -x -d 'Start deadline in seconds, 0 is none (30)'
 complete -c tunnel -n '__tunnel_wants options' -s v -d 'Copy the log of cloudflared'
 complete -c tunnel -n '__tunnel_wants options' -s V -d 'Print the version'
-complete -c tunnel -n '__tunnel_wants options' -s w -d 'Wait until the tunnel works'
+complete -c tunnel -n '__tunnel_wants options' -s w -d 'Wait until something listens on the origin, too'

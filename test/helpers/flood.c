@@ -3,11 +3,12 @@
  *
  * usage: flood tunnel --url ORIGIN [--config /dev/null]
  *
- * Logs a URL, then FLOOD_BYTES bytes (0; with K, M or G: times 1024, ...) of log lines
- * as fast as they are taken, then a registered connection, and stays until TERM or INT,
- * whereupon it exits 0. With FLOOD_LINE set, the bytes come before the URL and are a
- * single line. If FAKE_DIR names a directory it appends its process id to starts there,
- * and writes to PID.flooded how many milliseconds the bytes took.
+ * Logs a URL, then FLOOD_BYTES bytes (0; with K, M or G: times 1024, ...) of
+ * log lines as fast as they are taken, then a registered connection, and
+ * stays until TERM or INT, whereupon it exits 0. With FLOOD_LINE set, the
+ * bytes come before the URL and are a single line. If FAKE_DIR names a
+ * directory it appends its process id to starts there, and writes to
+ * PID.flooded how many milliseconds the bytes took.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -18,16 +19,28 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP "2026-11-21T02:25:21Z "
+#define STAMP "2026-11-25T23:10:56Z "
+#define HOST "flood-of-log-lines.trycloudflare.com"
+#define BAR "+--------------------------------------------------------------" \
+	"------------------------------+"
 
+/* As 2026.8.2 has them. */
 static const char url_lines[] =
 	STAMP "INF Requesting new quick Tunnel on trycloudflare.com...\n"
-	STAMP "INF |  https://flood-of-log-lines.trycloudflare.com  |\n";
+	STAMP "INF " BAR "\n"
+	STAMP "INF |  Your quick Tunnel has been created! Visit it at "
+	"(it may take some time to be reachable):  |\n"
+	STAMP "INF |  https://" HOST
+	"                                              |\n"
+	STAMP "INF " BAR "\n";
 static const char log_line[] =
-	STAMP "DBG GET https://flood-of-log-lines.trycloudflare.com/ HTTP/1.1 connIndex=0 "
-	"content-length=0 event=1 headers={\"Accept\":[\"*/*\"]} path=/ rule=0\n";
+	STAMP "DBG GET https://" HOST "/ HTTP/1.1 connIndex=0 content-length=0 "
+	"event=1 headers={\"Accept\":[\"*/*\"]} host=" HOST " ingressRule=0 "
+	"originService=http://localhost:8080 path=/\n";
 static const char registered[] =
-	STAMP "INF Registered tunnel connection connIndex=0 event=0 protocol=quic\n";
+	STAMP "INF Registered tunnel connection connIndex=0 "
+	"connection=ebd8e349-9f9c-41f8-9655-d119ad1b3269 event=0 "
+	"ip=198.41.200.193 location=tst01 protocol=quic\n";
 
 static void
 end(int signal_number)
@@ -95,12 +108,13 @@ flood(int one_line)
 {
 	static char block[65536];
 	unsigned long long left = bytes_wanted();
-	const size_t whole_lines = sizeof block - sizeof block % (sizeof log_line - 1);
+	const size_t line = sizeof log_line - 1;
+	const size_t whole_lines = sizeof block - sizeof block % line;
 	struct timespec start, stop;
 	char name[64];
 
 	for (size_t i = 0; i < sizeof block; i++)
-		block[i] = one_line ? 'x' : log_line[i % (sizeof log_line - 1)];
+		block[i] = one_line ? 'x' : log_line[i % line];
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (left > 0) {
 		size_t length = left < whole_lines ? (size_t)left : whole_lines;

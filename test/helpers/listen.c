@@ -3,13 +3,14 @@
  *
  * usage: listen [-6] [-b | -n] [-p port]
  *
- * Takes a port of 127.0.0.1 (-6: of ::1), by default a free one, and prints it when it
- * is ready. Ends on a signal.
+ * Takes a port of 127.0.0.1 (-6: of ::1), by default a free one, and prints it
+ * when it is ready. Ends on a signal.
  *
  *   default   accepts connections and closes them
- *   -b        listens but never accepts, and its backlog is full: a connect hangs
- *   -n        only holds the port, of ::1 too, so that a connect is refused for as long
- *             as this runs; a listen -p may still take it
+ *   -b        listens but never accepts, and its backlog is full: a connect
+ *             hangs
+ *   -n        only holds the port, of ::1 too, so that a connect is refused for
+ *             as long as this runs; a listen -p may still take it
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -37,14 +38,14 @@ local_address(struct sockaddr_storage *address, int family, int port)
 {
 	memset(address, 0, sizeof *address);
 	if (family == AF_INET6) {
-		struct sockaddr_in6 *six = (struct sockaddr_in6 *)(void *)address;
+		struct sockaddr_in6 *six = (void *)address;
 
 		six->sin6_family = AF_INET6;
 		six->sin6_addr = in6addr_loopback;
 		six->sin6_port = htons((in_port_t)port);
 		return sizeof *six;
 	} else {
-		struct sockaddr_in *four = (struct sockaddr_in *)(void *)address;
+		struct sockaddr_in *four = (void *)address;
 
 		four->sin_family = AF_INET;
 		four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -56,9 +57,12 @@ local_address(struct sockaddr_storage *address, int family, int port)
 static int
 port_of(const struct sockaddr_storage *address)
 {
+	const struct sockaddr_in6 *six = (const void *)address;
+	const struct sockaddr_in *four = (const void *)address;
+
 	if (address->ss_family == AF_INET6)
-		return ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
-	return ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
+		return ntohs(six->sin6_port);
+	return ntohs(four->sin_port);
 }
 
 /* Returns -1 where there is no such address, as on systems without IPv6. */
@@ -99,10 +103,10 @@ fill_backlog(int family, int port)
 		if (client.fd == -1)
 			die("socket");
 		fcntl(client.fd, F_SETFL, O_NONBLOCK);
-		if (connect(client.fd, (struct sockaddr *)&address, length) == -1 &&
+		if (connect(client.fd, (void *)&address, length) == -1 &&
 		    errno != EINPROGRESS)
 			die("connect");
-		/* On the loopback a connection that comes about does so at once. */
+		/* On the loopback a connection comes about at once or never. */
 		if (poll(&client, 1, 100) == 0)
 			return;
 	}

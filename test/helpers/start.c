@@ -1,8 +1,8 @@
 /*
  * start: run a program in a state of the test's choosing.
  *
- * usage: start [-g] [-b signal] [-c fd] [-e file] [-i signal] [-n files] [-o file]
- *              [-r file] -- program [argument ...]
+ * usage: start [-g] [-b signal] [-c fd] [-e file] [-i signal] [-n files]
+ *              [-o file] [-r file] -- program [argument ...]
  *
  *   -b signal   block it          -c fd       close it
  *   -i signal   ignore it         -n files    set RLIMIT_NOFILE
@@ -10,13 +10,14 @@
  *   -g          give the program a process group of its own
  *   -r file     see below
  *
- * Whatever the test runner ignores, blocks or has open beyond standard error is put
- * right first: background jobs of a shell have INT ignored, and an inherited descriptor
- * of the runner would make it wait for the program.
+ * Whatever the test runner ignores, blocks or has open beyond standard error is
+ * put right first: background jobs of a shell have INT ignored, and an
+ * inherited descriptor of the runner would make it wait for the program.
  *
- * With -r, start prints the program's process id and ends. A process left behind waits
- * for the program and then writes "exit N" or "signal N" to the file, which tells an
- * exit with 143 from a death by SIGTERM; a shell's $? can't.
+ * With -r, start prints the program's process id and ends. A process left
+ * behind waits for the program and then writes "exit N" or "signal N" to the
+ * file, which tells an exit with 143 from a death by SIGTERM; a shell's $?
+ * can't.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -111,17 +112,19 @@ write_result(const char *path, int status)
 	int length, fd;
 
 	if (WIFEXITED(status))
-		length = snprintf(line, sizeof line, "exit %d\n", WEXITSTATUS(status));
+		length = snprintf(line, sizeof line, "exit %d\n",
+		    WEXITSTATUS(status));
 	else
-		length = snprintf(line, sizeof line, "signal %d\n", WTERMSIG(status));
+		length = snprintf(line, sizeof line, "signal %d\n",
+		    WTERMSIG(status));
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
 	if (fd == -1 || write(fd, line, (size_t)length) != length)
 		_exit(125);
 }
 
 /*
- * Returns in the program's process. The other two let go of standard output, so that
- * pid=$(start ...) ends.
+ * Returns in the program's process. The other two let go of standard output, so
+ * that pid=$(start ...) ends.
  */
 static void
 leave_a_keeper(const char *result)
@@ -179,7 +182,8 @@ limit_files(const char *number)
 int
 main(int argc, char *argv[])
 {
-	const char *output = NULL, *errors = NULL, *result = NULL, *files = NULL;
+	const char *output = NULL, *errors = NULL, *result = NULL;
+	const char *files = NULL;
 	int close_fd[3] = { 0, 0, 0 };
 	int own_group = 0, option;
 	sigset_t blocked, ignored;
@@ -192,7 +196,8 @@ main(int argc, char *argv[])
 			sigaddset(&blocked, signal_number(optarg));
 			break;
 		case 'c':
-			if (strlen(optarg) != 1 || strchr("012", *optarg) == NULL) {
+			if (strlen(optarg) != 1 ||
+			    strchr("012", *optarg) == NULL) {
 				errno = EINVAL;
 				die(optarg);
 			}

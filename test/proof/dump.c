@@ -1,10 +1,10 @@
 /*
  * dump: has a program that is measured by gcov count up to its very end.
  *
- * The counters are written at an exit(3). Tunnel never calls that: its processes end by
- * _exit, by a signal to themselves, or as another program. Linked with --wrap, these come
- * instead of the four, and write first. After it counting starts again, for what
- * still happens where the call comes back.
+ * The counters are written at an exit(3). Tunnel never calls that: its
+ * processes end by _exit, by a signal to themselves, or as another program.
+ * Linked with --wrap, these come instead of the four, and write first. After it
+ * counting starts again, for what still happens where the call comes back.
  */
 #include <sys/types.h>
 #include <signal.h>

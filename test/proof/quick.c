@@ -1,17 +1,20 @@
 /*
- * quick: what takes part in a run whose system calls fail, and must not be hit itself.
+ * quick: what takes part in a run whose system calls fail, and must not be
+ * hit itself.
  *
  * usage: quick tunnel --url ORIGIN [--config /dev/null]
  *        quick command
  *        quick skip CALL COUNT program [argument ...]
  *
- * The first plays cloudflared: it logs a URL and a connection, and stays until TERM. The
- * second is a command: it prints TUNNEL_PUBLIC_URL and exits 7. Neither makes a system
- * call that faults injects: they write with writev(2) and wait with sigsuspend(2).
+ * The first plays cloudflared: it logs a URL and a connection, and stays
+ * until TERM. The second is a command: it prints TUNNEL_PUBLIC_URL and exits
+ * 7. Neither makes a system call that faults injects: they write with
+ * writev(2) and wait with sigsuspend(2).
  *
- * The third makes this system call COUNT times, in vain, and becomes the program. strace
- * counts the calls of each process for itself; so the first process of a program can be
- * told from those that it forks, which begin to count at 1.
+ * The third makes this system call COUNT times, in vain, and becomes the
+ * program. strace counts the calls of each process for itself; so the first
+ * process of a program can be told from those that it forks, which begin to
+ * count at 1.
  */
 #define _DEFAULT_SOURCE
 
@@ -32,22 +35,39 @@ static const struct {
 #ifdef SYS_open
 	{ "open", SYS_open }, { "pipe", SYS_pipe }, { "fork", SYS_fork },
 	{ "vfork", SYS_fork }, { "dup2", SYS_dup2 }, { "poll", SYS_poll },
-	{ "mkdir", SYS_mkdir },
+	{ "mkdir", SYS_mkdir }, { "stat", SYS_stat }, { "access", SYS_access },
+	{ "readlink", SYS_readlink },
 #endif
 #ifdef SYS_mmap
 	{ "mmap", SYS_mmap },
 #endif
+#ifdef SYS_close_range
+	{ "close_range", SYS_close_range },
+#endif
+#ifdef SYS_newfstatat
+	{ "newfstatat", SYS_newfstatat },
+#endif
 #ifdef SYS_clone3
 	{ "clone3", SYS_clone3 },
 #endif
-	{ "openat", SYS_openat }, { "pipe2", SYS_pipe2 }, { "clone", SYS_clone },
-	{ "dup3", SYS_dup3 }, { "ppoll", SYS_ppoll }, { "mkdirat", SYS_mkdirat },
+	{ "openat", SYS_openat }, { "pipe2", SYS_pipe2 },
+	{ "clone", SYS_clone },
+	{ "dup3", SYS_dup3 }, { "ppoll", SYS_ppoll },
+	{ "mkdirat", SYS_mkdirat },
 	{ "execve", SYS_execve }, { "fcntl", SYS_fcntl }, { "read", SYS_read },
-	{ "pread64", SYS_pread64 }, { "write", SYS_write }, { "pwrite64", SYS_pwrite64 },
-	{ "ftruncate", SYS_ftruncate }, { "waitid", SYS_waitid }, { "wait4", SYS_wait4 },
-	{ "brk", SYS_brk }, { "socket", SYS_socket }, { "connect", SYS_connect },
-	{ "fstat", SYS_fstat }, { "setpgid", SYS_setpgid }, { "chdir", SYS_chdir },
-	{ "getcwd", SYS_getcwd },
+	{ "pread64", SYS_pread64 }, { "write", SYS_write },
+	{ "pwrite64", SYS_pwrite64 },
+	{ "ftruncate", SYS_ftruncate }, { "waitid", SYS_waitid },
+	{ "wait4", SYS_wait4 },
+	{ "brk", SYS_brk }, { "socket", SYS_socket },
+	{ "connect", SYS_connect },
+	{ "fstat", SYS_fstat }, { "setpgid", SYS_setpgid },
+	{ "chdir", SYS_chdir },
+	{ "getcwd", SYS_getcwd }, { "socketpair", SYS_socketpair },
+	{ "sendto", SYS_sendto }, { "recvfrom", SYS_recvfrom },
+	{ "getsockname", SYS_getsockname }, { "getsockopt", SYS_getsockopt },
+	{ "faccessat", SYS_faccessat }, { "fchmod", SYS_fchmod },
+	{ "ioctl", SYS_ioctl }, { "prctl", SYS_prctl }, { "kill", SYS_kill },
 };
 
 static void
@@ -61,7 +81,8 @@ static void
 put(int fd, const char *before, const char *text)
 {
 	struct iovec parts[] = {
-		{ (void *)before, strlen(before) }, { (void *)text, strlen(text) },
+		{ (void *)before, strlen(before) },
+		{ (void *)text, strlen(text) },
 		{ (void *)"\n", 1 },
 	};
 
@@ -80,9 +101,11 @@ skip(const char *name, int count, char *program[])
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
 		/* No arguments are as wrong as these; a fork has none. */
-		for (int n = 0; strcmp(name, calls[i].name) == 0 && n < count; n++) {
-			if (syscall(calls[i].number, -1L, -1L, -1L, -1L, -1L, -1L) == 0 &&
-			    strstr(name, "fork") != NULL)
+		if (strcmp(name, calls[i].name) != 0)
+			continue;
+		for (int n = 0; n < count; n++) {
+			if (syscall(calls[i].number, -1L, -1L, -1L, -1L, -1L,
+			    -1L) == 0 && strstr(name, "fork") != NULL)
 				_exit(0);
 		}
 	}
@@ -109,7 +132,8 @@ main(int argc, char *argv[])
 	signal(SIGTERM, end);
 	put(STDERR_FILENO, "2026-11-21T02:25:21Z INF |  ",
 	    "https://quick-words-of-a-stand-in.trycloudflare.com  |");
-	put(STDERR_FILENO, "2026-11-21T02:25:21Z INF Registered tunnel connection ",
+	put(STDERR_FILENO,
+	    "2026-11-21T02:25:21Z INF Registered tunnel connection ",
 	    "connIndex=0 event=0 protocol=quic");
 	sigemptyset(&none);
 	sigsuspend(&none);

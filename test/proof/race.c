@@ -3,13 +3,14 @@
  *
  * usage: race ROUNDS NAME=COMMAND ...
  *
- * A command is split at spaces. Each round runs every command once: it is started in a
- * process group of its own with standard output and standard error on one pipe, timed
- * until "trycloudflare.com" and a newline have come through it, told to end by SIGTERM
- * to the group, and timed again until it has. The first round isn't counted. Prints for
- * each name, tab-separated: the median microseconds to the URL, their ratio to the first
- * one's, and the median microseconds from SIGTERM to the end. A command that gives no
- * URL within 20 s ends the race with status 1.
+ * A command is split at spaces. Each round runs every command once: it is
+ * started in a process group of its own with standard output and standard error
+ * on one pipe, timed until "trycloudflare.com" and a newline have come through
+ * it, told to end by SIGTERM to the group, and timed again until it has. The
+ * first round isn't counted. Prints for each name, tab-separated: the median
+ * microseconds to the URL, their ratio to the first one's, and the median
+ * microseconds from SIGTERM to the end. A command that gives no URL within 20 s
+ * ends the race with status 1.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -124,7 +125,8 @@ main(int argc, char **argv)
 	int rounds = argc > 1 ? atoi(argv[1]) : 0, count = argc - 2;
 	double first = 0;
 
-	if (rounds < 1 || rounds > ROUNDS_MAX || count < 1 || count > RUNNERS_MAX) {
+	if (rounds < 1 || rounds > ROUNDS_MAX ||
+	    count < 1 || count > RUNNERS_MAX) {
 		fputs("usage: race ROUNDS NAME=COMMAND ...\n", stderr);
 		return 2;
 	}
@@ -147,7 +149,8 @@ main(int argc, char **argv)
 
 		if (i == 0)
 			first = (double)start;
-		printf("%s\t%ld\t%.2f\t%ld\n", runners[i].name, start, (double)start / first,
+		printf("%s\t%ld\t%.2f\t%ld\n", runners[i].name, start,
+		    (double)start / first,
 		    median(runners[i].stop_us, rounds));
 	}
 	return 0;

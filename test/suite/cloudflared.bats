@@ -215,17 +215,20 @@ field() {
 	done
 }
 
-@test "without a HOME it runs as well" {
+@test "without a HOME, which it would ask the user database for, no configuration is looked for" {
 	no_system_configuration
 	unset HOME
 	starts 8080
-	assert_equal "$(cloudflared_arguments "$cloudflared" | wc -l | tr -d ' ')" 3
+	assert_contains "$(cloudflared_arguments "$cloudflared" | xargs)" '--config /dev/null'
+	await_url
+	HOME='' starts 8081
+	assert_contains "$(cloudflared_arguments "$cloudflared" | xargs)" '--config /dev/null'
 	await_url
 }
 
 # --- its environment ------------------------------------------------------------------
 
-@test "its environment is ours with NO_AUTOUPDATE and a grace period" {
+@test "its environment is ours with NO_AUTOUPDATE, TUNNEL_NO_PRECHECKS and a grace period" {
 	local ours=(CLOUDFLARED="$CLOUDFLARED" EMPTY= FAKE_DIR="$FAKE_DIR" HOME="$HOME" LC_ALL=C
 		PATH="$PATH" TUNNEL_EDGE_IP_VERSION=4 TUNNEL_TRANSPORT_PROTOCOL=http2 TWO=$'a\nb'
 		XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR")
@@ -233,7 +236,8 @@ field() {
 	await_cloudflared 1
 	# PWD and _ may come from a wrapper around the program.
 	assert_equal "$(cloudflared_environment "$cloudflared" | grep -v -e '^PWD=' -e '^_=' | sort)" \
-		"$(printf '%s\n' "${ours[@]}" NO_AUTOUPDATE=true TUNNEL_GRACE_PERIOD=2.5s | sort)"
+		"$(printf '%s\n' "${ours[@]}" NO_AUTOUPDATE=true TUNNEL_GRACE_PERIOD=2.5s \
+		TUNNEL_NO_PRECHECKS=true | sort)"
 }
 
 @test "its grace period is half a second under -g, at least half of it, at most 3 minutes" {

@@ -8,6 +8,11 @@ source "$BATS_TEST_DIRNAME/helper.bash"
 # A command that says "ready" and exits with 6 once there is $TMPDIR/go.
 waiting='echo ready; until [ -e "$TMPDIR/go" ]; do sleep 0.05; done; exit 6'
 
+# Sets $beside to what another tunnel prints.
+run_tunnel_beside() {
+	beside=$("$TUNNEL" "$@" 2>&1) || :
+}
+
 start_ready() {
 	start_tunnel "$@"
 	await_text "$out" ready
@@ -183,14 +188,36 @@ $signals\$"
 	gone "$command"
 }
 
-@test "a command that survives TERM keeps its tunnel" {
-	start_ready 8080 sh -c "trap 'echo caught' TERM; $waiting"
-	kill -s TERM "$pid"
+@test "a command that survives HUP keeps its tunnel" {
+	start_ready 8080 sh -c "trap 'echo caught' HUP; $waiting"
+	kill -s HUP "$pid"
 	await_text "$out" caught
 	alive "$cloudflared"
 	assert_equal "$(cloudflared_signals "$cloudflared")" ''
 	touch "$TMPDIR/go"
 	assert_exit 6
+}
+
+@test "TERM stops both: no other start takes it for a tunnel, and the command's status is tunnel's" {
+	start_ready -g 600 8080 sh -c "trap 'echo caught' TERM; $waiting"
+	kill -s TERM "$pid"
+	await_text "$out" caught
+	run_tunnel_beside -l
+	assert_equal "$beside" ''
+	assert_contains "$(<"$XDG_RUNTIME_DIR/tunnel/localhost:8080")" 'state stopping'
+	touch "$TMPDIR/go"
+	assert_exit 6
+	gone "$cloudflared"
+}
+
+@test "TERM: a command that ignores it is dead after the grace" {
+	start_ready -g 0.5 8080 sh -c 'trap "" TERM; echo $$ ready; exec sleep 600'
+	local command
+	read -r command _ <"$out"
+	kill -s TERM "$pid"
+	assert_exit 137
+	gone "$command"
+	gone "$cloudflared"
 }
 
 @test "TERM ends a command that doesn't catch it: 143" {

@@ -6,7 +6,7 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
-every='-V -b -c -g -h -j -k -l -r -t -v -w'
+every='-V -a -b -c -g -h -i -j -k -l -n -r -t -v -w'
 
 setup() {
 	common_setup
@@ -116,11 +116,64 @@ check_offers() {
 	assert_equal "$("$offers" "tunnel -k $one 127")" "127.0.0.1:$two"
 	assert_contains "$("$offers" 'tunnel -k local')" "localhost:$one"
 	assert_equal "$("$offers" "tunnel -b $one ")" ''
+	assert_equal "$("$offers" "tunnel -ij $one ")" ''
+	assert_equal "$("$offers" 'tunnel -ka ')" ''
+	assert_equal "$("$offers" 'tunnel -k -')" -a
+	assert_equal "$("$offers" 'tunnel -l -')" -j
 	assert_equal "$("$offers" "tunnel $one some-comm")" some-command
 	assert_equal "$("$offers" "tunnel -w -g 1 -c one.file $one some-comm")" some-command
+	assert_equal "$("$offers" "tunnel -r $one -- some-comm")" some-command
 	assert_contains "$("$offers" "tunnel http://localhost:$one some-command one")" one.file
 	"$TUNNEL" -k "$one" "127.0.0.1:$two"
 	assert_equal "$("$offers" 'tunnel -k ')" ''
+	check_ports "$offers"
+}
+
+# What each of the three that know prints; the others aren't there then.
+ports_by() {
+	local name
+	for name in ss lsof sockstat; do
+		{
+			echo '#!/bin/sh'
+			[ "$name" = "$1" ] || echo 'exit 127'
+			printf 'cat <<"END"\n%s\nEND\n' "$2"
+		} >"$BATS_TEST_TMPDIR/bin/$name"
+		chmod +x "$BATS_TEST_TMPDIR/bin/$name"
+	done
+}
+
+check_ports() {
+	local offers=$1
+	serve
+	if command -v ss || command -v lsof || command -v sockstat; then
+		assert_contains " $("$offers" 'tunnel ') " " $port "
+		assert_contains " $("$offers" 'tunnel -wr ') " " $port "
+	fi >/dev/null
+	ports_by ss 'State  Recv-Q Send-Q   Local Address:Port  Peer Address:PortProcess
+LISTEN 0      511          127.0.0.1:5173       0.0.0.0:*    users:(("node",pid=7,fd=18))
+LISTEN 0      5              0.0.0.0:8000       0.0.0.0:*    users:(("python3",pid=8,fd=3))
+LISTEN 0      128      192.168.1.20:4000       0.0.0.0:*    users:(("other",pid=9,fd=3))
+LISTEN 0      4096         127.0.0.1:20241      0.0.0.0:*    users:(("cloudflared",pid=6,fd=3))
+LISTEN 0      4096     127.0.0.53%lo:53         0.0.0.0:*
+LISTEN 0      4096              [::]:22            [::]:*
+LISTEN 0      511                  *:3000             *:*    users:(("node",pid=7,fd=19))
+LISTEN 0      5                [::1]:8000          [::]:*    users:(("python3",pid=8,fd=4))'
+	assert_equal "$("$offers" 'tunnel ')" '22 3000 5173 8000'
+	assert_equal "$("$offers" 'tunnel -w 5')" 5173
+	assert_contains "$("$offers" 'tunnel local')" localhost:5173
+	assert_equal "$("$offers" 'tunnel -k 5')" ''
+	ports_by lsof 'COMMAND  PID USER  FD   TYPE             DEVICE SIZE/OFF NODE NAME
+node    4711  me  23u  IPv6 0x1234567890abcdef      0t0  TCP *:3000 (LISTEN)
+ruby    4712  me  11u  IPv4 0x1234567890abcdee      0t0  TCP 127.0.0.1:3001 (LISTEN)
+ruby    4712  me  12u  IPv6 0x1234567890abcded      0t0  TCP [::1]:3001 (LISTEN)'
+	assert_equal "$("$offers" 'tunnel ')" '3000 3001'
+	ports_by sockstat 'USER     COMMAND    PID   FD PROTO  LOCAL ADDRESS         FOREIGN ADDRESS
+me       node       1234  20 tcp46  *:3000                *:*
+root     sendmail   911   3  tcp4   127.0.0.1:25          *:*
+root     sshd       900   4  tcp6   fe80::1:22            *:*'
+	assert_equal "$("$offers" 'tunnel ')" '25 3000'
+	ports_by nothing ''
+	assert_equal "$("$offers" 'tunnel ')" ''
 }
 
 @test "Tab in bash: options, files, running tunnels, the command" {
@@ -129,8 +182,11 @@ check_offers() {
 
 @test "Tab in bash: only what goes together" {
 	assert_equal "$(bash_offers 'tunnel -l -')" -j
-	assert_equal "$(bash_offers 'tunnel -k -')" ''
-	assert_equal "$(bash_offers 'tunnel -b -')" '-b -c -g -j -r -t -v -w'
+	assert_equal "$(bash_offers 'tunnel -k -')" -a
+	assert_equal "$(bash_offers 'tunnel -a -')" -k
+	assert_equal "$(bash_offers 'tunnel -b -')" '-b -c -g -j -n -r -t -v -w'
+	assert_equal "$(bash_offers 'tunnel -i -')" '-c -g -i -j -n -r -t -v -w'
+	assert_equal "$(bash_offers 'tunnel -w -')" '-b -c -g -i -j -r -t -v -w'
 	assert_equal "$(bash_offers 'tunnel 8080 -')" ''
 	assert_equal "$(bash_offers 'tunnel -- -')" ''
 	assert_equal "$(bash_offers 'tunnel -c k -')" "$every"
@@ -139,6 +195,9 @@ check_offers() {
 @test "Tab in bash: an origin with colons, cut by readline" {
 	open_tunnels
 	assert_equal "$(bash_offers 'tunnel -k localhost:')" "$one"
+	ports_by ss 'LISTEN 0  511  127.0.0.1:5173  0.0.0.0:*'
+	assert_equal "$(bash_offers 'tunnel localhost:')" 5173
+	assert_equal "$(bash_offers 'tunnel -b http://localhost:51')" 5173
 	assert_equal "$(bash_offers "tunnel -k localhost:$one 127.0.0.1:")" "$two"
 	free_port
 	start_background "[::1]:$port"
@@ -202,8 +261,9 @@ bash_offers_for() {
 @test "Tab in zsh: only what goes together" {
 	need zsh
 	assert_equal "$(zsh_offers 'tunnel -l -')" -j
-	assert_equal "$(zsh_offers 'tunnel -w -')" '-b -c -g -j -r -t -v'
-	assert_equal "$(zsh_offers 'tunnel -bjr -')" '-c -g -t -v -w'
+	assert_equal "$(zsh_offers 'tunnel -a -')" -k
+	assert_equal "$(zsh_offers 'tunnel -w -')" '-b -c -g -i -j -r -t -v'
+	assert_equal "$(zsh_offers 'tunnel -bjr -')" '-c -g -n -t -v -w'
 }
 
 @test "Tab in fish: options, files, running tunnels, the command" {
@@ -218,11 +278,18 @@ bash_offers_for() {
 		"$ROOT/completions/tunnel.fish")" "$one"$'\t'"$one_url"
 }
 
-@test "the completions know every option that tunnel -h shows" {
-	local letter letters
-	letters=$("$TUNNEL" -h | sed -n 's/^  -\([a-zA-Z]\) .*/\1/p')
-	[ -n "$letters" ] || fail 'no options in tunnel -h'
-	for letter in $letters; do
-		assert_contains "$every" "-$letter"
-	done
+@test "Tab in fish: ports are shown with the programs that listen there" {
+	need fish
+	ports_by lsof 'node    4711  me  23u  IPv6 0x1234567890abcdef      0t0  TCP *:3000 (LISTEN)'
+	assert_equal "$(fish -c 'source $argv[1]; complete -C "tunnel "' \
+		"$ROOT/completions/tunnel.fish")" $'3000\tnode'
+	ports_by ss 'LISTEN 0  511  127.0.0.1:5173  0.0.0.0:*  users:(("vite",pid=7,fd=18))'
+	assert_equal "$(fish -c 'source $argv[1]; complete -C "tunnel http://localhost:"' \
+		"$ROOT/completions/tunnel.fish")" $'http://localhost:5173\tvite'
+}
+
+@test "the completions know every option that tunnel -h shows, and no other" {
+	# In two columns; what is indented like an option begins with one.
+	assert_equal "$("$TUNNEL" -h | grep -oE '  -[a-zA-Z]  ' | tr -d ' ' | LC_ALL=C sort |
+		tr '\n' ' ' | sed 's/ $//')" "$every"
 }

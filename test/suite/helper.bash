@@ -10,6 +10,7 @@
 #   CLOUDFLARED    the stand-in, fake-cloudflared.sh; FAKE_MODE etc. choose what it does
 #                  (export them)
 #   TUNNEL_*, FAKE_*, NO_AUTOUPDATE           unset
+#   TRYCLOUDFLARE_NS   none: nobody is asked for the stand-in's names, which exist nowhere
 #   ROOT, TUNNEL   the project; the program under test. Set TUNNEL in the environment
 #                  to test another one (a wrapper must exec it), and TEST_SLOWNESS to a
 #                  number by which all bounds are multiplied.
@@ -28,10 +29,15 @@
 #   adopt PID                   have a process that was started otherwise ended, too
 #   cloudflared_script          reads a shell script that is to be cloudflared
 #   tunnel_in_path              makes `tunnel` the program under test for shells
+#   start_traced INJECTION ARGUMENT...        start_tunnel below strace, which does this to
+#                  its system calls: kill:delay_enter=50000 (microseconds), fork:error=EAGAIN.
+#                  What it starts isn't traced. `fork` is meant by all its names
+#   trace_with INJECTION        sets the array $traced, which does that before a command
 #
 # A cloudflared of the test's own, where the stand-in has no such mode.
 #   scripted COMMANDS   $CLOUDFLARED is a shell script of these, which then stays. In it
-#                  `next` waits for, and sets $word to, a word that the test sends
+#                  `next` waits for, and sets $word to, a word that the test sends;
+#                  `registered` logs that the edge has the connection
 #   next [WORD]    sends it
 #
 # Waiting, never longer than 20 s (await -t SECONDS: that long) times TEST_SLOWNESS.
@@ -46,6 +52,9 @@
 #   stopped PID                 has it been stopped by TSTP or STOP
 #   children_of PID             print the process ids of its children
 #   holder HOST:PORT            print the process that holds the lock on the record
+#   held PID                    does start_traced delay it just now
+#   ended_itself FILE           the log that -v copied to FILE ends as that of a cloudflared that
+#                               was given its time to stop
 #
 # Asserting. All of them show what they got.
 #   assert_equal ACTUAL EXPECTED         assert_match TEXT REGEX
@@ -53,12 +62,30 @@
 #   assert_exit N [PID]                  await_exit, and it exited with N
 #   assert_signal NAME [PID]             await_exit, and that signal ended it
 #   assert_quiet                         $err is empty
+#   assert COMMAND...                    it succeeds
 #   fail MESSAGE...                      need COMMAND... (skips the test without them)
 #
 # Ports. Both set $port; it is this test's until its end.
 #   free_port                   nobody listens there (127.0.0.1 and ::1)
 #   serve [-6] [-b] [-p PORT]   somebody does; -b: but never accepts. Sets $server. May
 #                  be given the port of a free_port.
+#
+# Terminals: tmux is one, and tells what is on its screen.
+#   use_terminals               in setup; close_terminals in teardown, before common_teardown
+#   open_terminal COLUMNS [PROGRAM]           100 rows; with an interactive bash by default.
+#                  Its `tunnel` is the one under test; $SHELL is sh
+#   terminal ARGUMENT...        tmux, speaking to the last one opened
+#   enter TEXT                  types it and the enter key
+#   screen                      print what it shows, lines joined
+#   shows TEXT, await_screen TEXT
+#
+# Other users, where root runs the tests.
+#   use_others                  skips the test elsewhere. Moves it all to a directory that others
+#                  may enter: $TUNNEL, $CLOUDFLARED, FAKE_DIR, which all may write to, TMPDIR,
+#                  and XDG_RUNTIME_DIR, which is $first's. leave_others in teardown,
+#                  behind common_teardown
+#   as_first, as_second         arrays: before a command, they run it as $first or $second, two
+#                  user ids of nobody
 #
 # What the stand-in saw. PID is that of a cloudflared; see the head of the stand-in.
 #   cloudflared_starts          their process ids in order
@@ -88,7 +115,9 @@ common_setup() {
 	exec </dev/null
 	for name in $(compgen -e); do
 		case $name in
-		TUNNEL_* | FAKE_* | FLOOD_* | NO_AUTOUPDATE | CLOUDFLARED) unset "$name" ;;
+		TUNNEL_* | TRYCLOUDFLARE_* | FAKE_* | FLOOD_* | NO_AUTOUPDATE | CLOUDFLARED)
+			unset "$name"
+			;;
 		esac
 	done
 	TUNNEL=${TUNNEL:-$ROOT/tunnel}
@@ -98,7 +127,7 @@ common_setup() {
 	done
 	export HOME=$BATS_TEST_TMPDIR/home TMPDIR=$BATS_TEST_TMPDIR/tmp
 	export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/run FAKE_DIR=$BATS_TEST_TMPDIR/fake
-	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	export CLOUDFLARED=$ROOT/fake-cloudflared.sh TRYCLOUDFLARE_NS=none
 	mkdir -m 700 "$HOME" "$TMPDIR" "$XDG_RUNTIME_DIR" "$FAKE_DIR"
 	start_options=()
 	skip_listed
@@ -159,6 +188,14 @@ in: $1"
 refute_contains() {
 	[[ $1 != *"$2"* ]] || fail "did not expect: $2
 in: $1"
+}
+
+assert() {
+	"$@" || {
+		printf 'not so: %s\n' "$*" >&2
+		show_errors
+		return 1
+	}
 }
 
 assert_quiet() {
@@ -223,6 +260,19 @@ children_of() {
 	grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d / -f 3
 }
 
+in_state() {
+	[ "$(state "$2")" = "$1" ]
+}
+
+# A process that is traced shows this for a moment at each system call, too.
+held() {
+	in_state t "$1" && sleep 0.02 && in_state t "$1"
+}
+
+ended_itself() {
+	contains "$1" 'Metrics server stopped'
+}
+
 holder() {
 	"$ROOT/test/helpers/lock" "$XDG_RUNTIME_DIR/tunnel/$1" 2>/dev/null
 }
@@ -245,6 +295,20 @@ start_program() {
 
 start_tunnel() {
 	start_program "$TUNNEL" "$@"
+}
+
+trace_with() {
+	local calls=${1%%:*} what=${1#*:}
+	need strace
+	[ "$calls" != fork ] || calls='/^(clone3?|v?fork)$'
+	traced=(strace -DDD -q -o /dev/null -e signal=none -e "trace=$calls" -e "inject=$calls:$what")
+}
+
+start_traced() {
+	local traced
+	trace_with "$1"
+	shift
+	start_program "${traced[@]}" "$TUNNEL" "$@"
 }
 
 run_tunnel() {
@@ -288,6 +352,7 @@ scripted() {
 	cat >"$TMPDIR/scripted.new" <<-END
 		#!/bin/sh
 		next() { read -r word <"\$FAKE_DIR/next"; }
+		registered() { echo "INF Registered tunnel connection connIndex=0 event=0" >&2; }
 		echo \$\$ >>"\$FAKE_DIR/starts"
 		$1
 		exec sleep 600
@@ -426,6 +491,78 @@ tunnel_of() {
 	# shellcheck disable=SC2086 # one field each
 	set -- $stat
 	echo "$2"
+}
+
+# --- terminals ------------------------------------------------------------------------
+
+use_terminals() {
+	need tmux bash
+	tunnel_in_path
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN SHELL=/bin/sh PS1='$ ' HISTFILE='' ENV='' TMUX_TMPDIR=$TMPDIR
+	unset TMUX BASH_ENV PROMPT_COMMAND
+	socket=tunnel-$$ terminals=0
+}
+
+close_terminals() {
+	local number
+	for ((number = 1; number <= ${terminals:-0}; number++)); do
+		socket=tunnel-$$-$number
+		terminal kill-server 2>/dev/null || :
+	done
+}
+
+terminal() {
+	tmux -u -L "$socket" -f /dev/null "$@" 3>&-
+}
+
+open_terminal() {
+	# A server that is being killed still has the last one's.
+	socket=tunnel-$$-$((++terminals))
+	terminal new-session -d -x "$1" -y 100 \
+		"exec '$ROOT/test/helpers/start' -- ${2:-bash --norc --noprofile -i}"
+	[ $# -gt 1 ] || await shows '$'
+}
+
+screen() {
+	terminal capture-pane -p -J | sed 's/ *$//'
+}
+
+shows() {
+	[[ $(screen) == *"$1"* ]]
+}
+
+await_screen() {
+	await shows "$1" || fail "on the screen: $(screen)"
+}
+
+enter() {
+	terminal send-keys -l "$1"
+	terminal send-keys Enter
+}
+
+# --- other users ----------------------------------------------------------------------
+
+use_others() {
+	[ "$(id -u)" = 0 ] || skip 'only root can be somebody else'
+	need setpriv
+	first=64321 second=64322
+	as_first=(setpriv --reuid="$first" --regid="$first" --clear-groups)
+	as_second=(setpriv --reuid="$second" --regid="$second" --clear-groups)
+	others=$(mktemp -d /tmp/tunnel-others.XXXXXX)
+	chmod 755 "$others"
+	cp "$TUNNEL" "$others/tunnel"
+	cp "$CLOUDFLARED" "$others/cloudflared"
+	chmod 755 "$others/tunnel" "$others/cloudflared"
+	TUNNEL=$others/tunnel CLOUDFLARED=$others/cloudflared
+	HOME=$others TMPDIR=$others/tmp FAKE_DIR=$others/fake XDG_RUNTIME_DIR=$others/run
+	mkdir -m 1777 "$TMPDIR" "$FAKE_DIR"
+	mkdir -m 700 "$XDG_RUNTIME_DIR"
+	chown "$first" "$XDG_RUNTIME_DIR"
+}
+
+leave_others() {
+	[ -z "${others-}" ] || rm -rf "$others"
 }
 
 # --- ports ----------------------------------------------------------------------------

@@ -100,16 +100,6 @@ has_proc() {
 	assert_signal QUIT
 }
 
-@test "a second Ctrl-C kills a cloudflared that takes its time" {
-	export FAKE_MODE=ignore-term
-	open_tunnel -g 600 8080
-	kill -s INT "$pid"
-	await_text "$FAKE_DIR/$cloudflared.signals" TERM
-	kill -s INT "$pid"
-	assert_signal INT
-	gone "$cloudflared"
-}
-
 @test "a stubborn cloudflared is dead after the grace period" {
 	export FAKE_MODE=ignore-term
 	open_tunnel -g 2 8080
@@ -170,6 +160,32 @@ has_proc() {
 		gone "$cloudflared"
 		gone "$(cat "$FAKE_DIR/grandchild")"
 	done
+}
+
+@test "a cloudflared that is a wrapper, its real program in a session of its own, is dead as well" {
+	local signal
+	[ "$(uname)" = Linux ] || skip 'nobody adopts it there'
+	need setsid
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN
+	cloudflared_script <<-'END'
+		setsid "$STAND_IN" "$@" &
+		wait
+	END
+	for signal in TERM INT; do
+		open_tunnel -g 1 8080
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+	done
+	open_tunnel 8080
+	kill -s KILL "$(children_of "$pid")"
+	assert_exit 1
+	gone "$cloudflared"
+	open_tunnel 8080
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	gone "$cloudflared"
 }
 
 @test "tunnel killed by SIGKILL takes cloudflared along" {
@@ -376,8 +392,13 @@ activity() {
 	assert_said 'cloudflared.*37'
 	assert_contains "$errors" 'cloudflared: failed to request quick Tunnel'
 	assert_labelled
+	cloudflared_script <<<"echo 'something went wrong' >&2; exit 37"
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_said 'cloudflared.*37'
+	assert_contains "$errors" 'cloudflared: something went wrong'
 	# Nothing tells the cause.
-	if said 'limit|7844|DNS'; then
+	if said 'limit|7844|DNS|Cloudflare.s|network|certificate'; then
 		fail "how does it know: $errors"
 	fi
 }
@@ -432,7 +453,7 @@ activity() {
 		assert_said "$cause"
 		assert_labelled
 	done <<-'END'
-		rate-limited rate limit.*again
+		rate-limited rate.*minutes.*again
 		rate-limited-2026 rate.*minutes
 		no-network network.*DNS
 		no-tunnel-id sense.*again
@@ -473,6 +494,76 @@ activity() {
 	FAKE_MODE=die-by-signal FAKE_SIGNAL=KILL FAKE_DELAY=0.2 open_tunnel 8080
 	assert_exit 1
 	assert_said 'signal 9|SIGKILL|killed'
+}
+
+# --- -i -------------------------------------------------------------------------------
+
+# Starts a tunnel whose standard input is a pipe that is open, as descriptor 6.
+open_with_input() {
+	[ -p "$TMPDIR/input" ] || mkfifo "$TMPDIR/input"
+	exec 6<>"$TMPDIR/input"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'exec "$@" <"$0"' "$TMPDIR/input" "$TUNNEL" "$@"
+}
+
+@test "-i: the end of standard input is a stop, with status 0" {
+	local option
+	for option in -i -iv -ij -ir -in; do
+		open_with_input "$option" 8080
+		await test -s "$out"
+		cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+		exec 6>&-
+		assert_exit 0
+		gone "$cloudflared"
+		assert_equal "$(stop_signals "$cloudflared")" TERM
+	done
+}
+
+@test "-i: the end of standard input ends a start as well" {
+	FAKE_MODE=silent open_with_input -i -t 0 8080
+	await_cloudflared 1
+	exec 6>&-
+	assert_exit 0
+	gone "$cloudflared"
+	assert_equal "$(<"$out")" ''
+	# It may have ended before there was anything.
+	start_tunnel -i 8080
+	assert_exit 0
+	none_left_behind
+}
+
+@test "-i: what is read is thrown away, however much, and without -i nothing is read" {
+	open_with_input -i 8080
+	await_url
+	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+	head -c 1000000 /dev/zero >&6
+	alive "$pid"
+	exec 6>&-
+	assert_exit 0
+	gone "$cloudflared"
+	# shellcheck disable=SC2016 # it is for the command
+	run_tunnel 8080 sh -c 'read -r line; echo "<$line>"' <<<'for the command'
+	assert_equal "$output" '<for the command>'
+	start_tunnel 8080 <&-
+	await_url
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+@test "-i: a program that is killed takes its tunnel along" {
+	local program
+	need perl
+	# It holds the other end of a pipe, as programs do that start others.
+	# shellcheck disable=SC2016 # it is perl's
+	start_program perl -e 'open my $to, "|-", @ARGV or die; sleep 600' "$TUNNEL" -ij 8080
+	program=$pid
+	await test -s "$out"
+	await_cloudflared 1
+	local tunnel
+	tunnel=$(tunnel_of "$cloudflared")
+	kill -s KILL "$program"
+	await gone "$tunnel"
+	gone "$cloudflared"
 }
 
 # --- the start deadline ---------------------------------------------------------------
@@ -586,7 +677,7 @@ activity() {
 	local files pids=() outs=()
 	# A shell script alone needs more.
 	CLOUDFLARED=$ROOT/test/helpers/flood
-	for files in 3 4 5 6 7 8 9 10; do
+	for files in 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
 		start_options=(-n "$files")
 		start_tunnel -t 10 "$((8080 + files))"
 		pids+=("$pid")

@@ -47,7 +47,7 @@ taken() {
 	assert_equal "$status" 0
 	assert_equal "$errors" ''
 	assert_match "$output" '^usage: tunnel \['
-	for option in -b -c -g -j -k -l -r -t -v -w; do
+	for option in -a -b -c -g -i -j -k -l -n -r -t -v -w; do
 		assert_match "$output" " +$option  .*[a-z]{4}"
 	done
 	assert_contains "$output" '-h | -V'
@@ -101,15 +101,45 @@ taken() {
 		# shellcheck disable=SC2086 # some are two words
 		refused $arguments 8080
 	done
-	for arguments in -b -r -br -j; do
+	for arguments in -b -br -j -i; do
 		refused "$arguments" 8080 true
 	done
+	for arguments in -nw -bi -a -ab -al '-ka 8080'; do
+		# shellcheck disable=SC2086 # some are two words
+		refused $arguments 8080
+	done
+	refused -al
+	refused -kaj
+}
+
+@test "what excludes each other is named, both of them" {
+	local first second arguments
+	while read -r first second arguments; do
+		# shellcheck disable=SC2086 # several words
+		refused $arguments
+		assert_match "$errors" "${first}[^a-z].*$second|${second}[^a-z].*$first"
+	done <<-'END'
+		-n -w -nw 8080
+		-b -k -bk 8080
+		-l -k -lk 8080
+		-a -k -a 8080
+		-a -k -al
+		-i -b -bi 8080
+		-t -l -l -t 1 8080
+		-i command -i 8080 true
+		-j command -j 8080 true
+		-b command -b 8080 true
+	END
 }
 
 @test "options are those of getopt: bundled, and with an argument attached" {
 	taken -vwg2 8080
 	taken -t0.25 -vg 1 8080
 	taken -bjrvw 8080
+	taken -bjnrv 8080
+	taken -ijnrv 8080
+	taken -nrv 8080 true
+	taken -rvw 8080 -- true
 	taken -- 8080
 	taken -c "$TMPDIR/another" 8080
 	assert_contains "$errors" "$TMPDIR/another"
@@ -117,11 +147,14 @@ taken() {
 
 @test "an option after the origin is refused, saying that options go before it" {
 	local option
-	for option in -v -b --help -x -- -; do
+	for option in -v -b --help -x -; do
 		refused 8080 "$option"
 		assert_contains "$errors" 'options go before the origin'
+		assert_contains "$errors" "tunnel $option 8080"
 		refused -v 8080 "$option" true
 	done
+	refused 8080 --
+	assert_contains "$errors" command
 	for option in -l -k; do
 		refused $option 8080 -j
 		assert_contains "$errors" 'options go before the origin'
@@ -133,6 +166,9 @@ taken() {
 @test "what follows the command is the command's" {
 	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
 	run_tunnel 8080 printf '%s ' -v --help -- -x
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" '-v --help -- -x '
+	run_tunnel 8080 -- printf '%s ' -v --help -- -x
 	assert_equal "$ended" 'exit 0'
 	assert_equal "$output" '-v --help -- -x '
 }
@@ -181,6 +217,18 @@ taken() {
 		my-host_1.Example:80 http://my-host_1.Example:80
 		https://a.b-c_d:443 https://a.b-c_d:443
 		a:80 http://a:80
+		:8080 http://localhost:8080
+		http://:8080 http://localhost:8080
+		8080/ http://localhost:8080
+		http://localhost:5173/ http://localhost:5173
+		localhost:8080/ http://localhost:8080
+		https://127.0.0.1:8443/ https://127.0.0.1:8443
+		[::1]:3000/ http://[::1]:3000
+		http://localhost http://localhost:80
+		http://localhost/ http://localhost:80
+		https://localhost https://localhost:443
+		https://example.org/ https://example.org:443
+		http://[::1] http://[::1]:80
 	END
 }
 
@@ -190,14 +238,13 @@ taken() {
 		99999999999999999999999 8080a a8080 8080. 80.80 0x50 8e1 +80 ' 80' '80 ' \
 		$'80\n' $'\n80' 80,81 80-81 '' x ٨٠; do
 		refused "$port"
-		assert_match "$errors" '^tunnel: invalid (port number|origin): '
 		refused "localhost:$port"
 	done
 	refused 0
-	assert_contains "$errors" 'tunnel: invalid port number: 0'
+	assert_contains "$errors" '1 to 65535: 0'
 	refused 'https://[::1]:65536'
 	refused 65536
-	assert_contains "$errors" 'tunnel: invalid port number: 65536'
+	assert_contains "$errors" '1 to 65535: 65536'
 }
 
 @test "a hostile origin is refused before it gets anywhere" {
@@ -208,18 +255,17 @@ taken() {
 		$'a\nb:80' $'localhost:80\nx' $'\e[31m:80' $'a\tb:80' $'a\177b:80' '$(id):80' \
 		'`id`:80' 'a;id:80' 'a|b:80' 'a&b:80' '*:80' '?:80' '~:80' 'a\b:80' "a'b:80" 'a"b:80' \
 		'%2e:80' 'a%00b:80' 'a=b:80' 'a,b:80' 'a#b:80' '@:80' user@localhost:80 \
-		user:password@localhost:80 http://user@localhost:80 :80 : '' ' ' localhost \
-		localhost: http:// http://:80 http:/localhost:80 //localhost:80 \
+		user:password@localhost:80 http://user@localhost:80 : '' ' ' localhost \
+		localhost: http:// http:/localhost:80 //localhost:80 \
 		://localhost:80 ftp://localhost:80 file:///etc/passwd unix:/tmp/x:80 \
-		xhttp://localhost:80 http://http://localhost:80 http://localhost:80/ \
-		http://localhost:80/path localhost:80/ localhost:80/path 'localhost:80?x' \
+		xhttp://localhost:80 http://http://localhost:80 http://localhost:80// \
+		http://localhost:80/path 3000:3000 http://80:80 localhost:80/path 'localhost:80?x' \
 		'localhost:80#x' localhost:80:80 ::1:80 '[::1:80' '::1]:80' '[::1]' \
 		'[::1]80' '[::1]:' '[]:80' '[:80' ']:80' '[[::1]]:80' '[::g]:80' '[localhost]:80' \
 		'[127.0.0.1]:80' '[1:2:3]:80' '[:::]:80' '[1::2::3]:80' '[::12345]:80' \
 		'[1:2:3:4:5:6:7:8:9]:80' '[../x]:80' '[::1/64]:80' 'a[::1]:80' é:80 $'\377:80' \
 		"$long:80" "$long" "[$long]:80" "http://$long:80"; do
 		refused "$origin"
-		assert_match "$errors" '^tunnel: invalid (port number|origin): '
 	done
 	refused -l ../x:80
 	refused -k ../x:80

@@ -36,7 +36,7 @@ stop() {
 	await_url
 	assert_equal "$(ls "$records")" localhost:8080
 	assert_equal "$(find "$records" -prune -perm 700)" "$records"
-	assert_equal "$(find "$records" -type f ! -perm -020 ! -perm -002)" "$records/localhost:8080"
+	assert_equal "$(find "$records" -type f ! -perm -004 ! -perm -040 ! -perm -020 ! -perm -002)" "$records/localhost:8080"
 	assert_equal "$(holder localhost:8080)" "$pid"
 	start_tunnel https://127.0.0.1:8081
 	await_url
@@ -121,10 +121,18 @@ refused() {
 @test "where there can be no record directory a foreground tunnel runs on" {
 	: >"$records"
 	refused 'a file'
-	XDG_RUNTIME_DIR=$TMPDIR/missing
-	records=$XDG_RUNTIME_DIR/tunnel
-	refused 'no directory for it'
-	[ ! -e "$XDG_RUNTIME_DIR" ] || fail 'it made XDG_RUNTIME_DIR'
+	unset XDG_RUNTIME_DIR
+	TMPDIR=$TMPDIR/missing
+	records=$TMPDIR/tunnel-$(id -u)
+	start_tunnel 8080
+	await_url
+	assert_match "$(<"$err")" "tunnel: warning: [^
+]*$records"
+	run_tunnel -b 8080
+	assert_equal "$ended: $output" 'exit 1: '
+	assert_match "$errors" "^tunnel: [^
+]*$records"
+	[ ! -e "$TMPDIR" ] || fail 'it made TMPDIR'
 }
 
 # --- the lock -------------------------------------------------------------------------
@@ -139,6 +147,8 @@ refused() {
 	kill -s TERM "$pid"
 	await contains "$FAKE_DIR/$cloudflared.signals" TERM
 	assert_equal "$(holder localhost:8080)" "$pid"
+	# Past the half second in which a repeat is no more than the first.
+	sleep 0.6
 	kill -s TERM "$pid"
 	assert_signal TERM
 	await ! holder localhost:8080
@@ -281,20 +291,19 @@ assert_refused() {
 	local victim=$pid record=$records/localhost:8080
 	FAKE_MODE=ignore-term start_background -g 0.1 8080
 	await_cloudflared 1
-	# The grace, 8 bytes; the tunnel's process and cloudflared's group, 4 each.
-	[ "$(od -An -tu4 -j 8 -N 8 "$record" | xargs)" = "$background $cloudflared" ] ||
-		skip 'a program of the other byte order'
-	local octal
-	octal=$(printf '\\%03o\\%03o\\%03o\\%03o' "$((victim & 255))" "$((victim >> 8 & 255))" \
-		"$((victim >> 16 & 255))" 0)
-	{
-		head -c 8 "$record"
-		# shellcheck disable=SC2059
-		printf "$octal$octal"
-		tail -c +17 "$record"
-	} >"$TMPDIR/forged"
+	await_text "$record" "group $cloudflared"
+	sed -E "s/^(pid|group|command) .*/\1 $victim/" "$record" >"$TMPDIR/forged"
+	assert_equal "$(grep -cE "^(pid|group|command) $victim\$" "$TMPDIR/forged")" 3
+	# While it runs, whoever holds the record isn't who it names.
+	cp "$record" "$TMPDIR/honest"
+	cat "$TMPDIR/forged" >"$record"
+	run_tunnel -l 8080
+	refute_contains "$output" "$victim"
+	run_tunnel -k 8080
+	alive "$victim" || fail 'it signalled a process that is none of its business'
+	cat "$TMPDIR/honest" >"$record"
 	stop 8080
-	assert_equal "$(od -An -tu4 -j 8 -N 8 "$TMPDIR/forged" | xargs)" "$victim $victim"
+	# And when it doesn't, nobody does.
 	cat "$TMPDIR/forged" >"$record"
 	stop 8080
 	alive "$victim" || fail 'it signalled a process that is none of its business'
@@ -360,7 +369,7 @@ assert_refused() {
 
 # --- listing --------------------------------------------------------------------------
 
-@test "-l prints host:port, URL, process id and creation time of each running tunnel" {
+@test "-l prints host:port, URL, process id, creation time and state of each running tunnel" {
 	local line
 	assert_none_listed
 	start_tunnel 8080
@@ -375,10 +384,11 @@ assert_refused() {
 	line=$(echo "$output" | grep localhost | cut -f 4)
 	assert_match "$line" '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$'
 	assert_contains "$("$TUNNEL" -lj 8080)" "\"createdAt\":\"$line\""
-	assert_equal "$(echo "$output" | awk -F '\t' '{ print NF }' | uniq)" 4
+	assert_equal "$(echo "$output" | awk -F '\t' '{ print NF }' | uniq)" 5
+	assert_equal "$(echo "$output" | cut -f 5 | uniq)" up
 	run_tunnel -l http://localhost:8080
 	assert_equal "$ended" 'exit 0'
-	assert_equal "$output" "$(printf '%s\t%s\t%s\t%s' localhost:8080 "$first" "$one" "$line")"
+	assert_equal "$output" "$(printf '%s\t%s\t%s\t%s\tup' localhost:8080 "$first" "$one" "$line")"
 	run_tunnel -l 8082 127.0.0.1:8081
 	assert_equal "$ended" 'exit 1'
 	assert_equal "$(echo "$output" | cut -f 1)" 127.0.0.1:8081
@@ -463,12 +473,12 @@ failed_with() {
 assert_record() {
 	assert_equal "$(echo "$output" | wc -l)" 1
 	echo "$output" | jq -e --arg origin "$1" --argjson port "$2" '
-		(keys_unsorted == ["id", "origin", "port", "url", "hostname", "createdAt", "pid"])
+		(keys_unsorted == ["id", "origin", "port", "url", "hostname", "createdAt", "pid", "state"])
 		and (.id | test("^quick-[0-9a-f]{8}$")) and .origin == $origin and .port == $port
 		and (.url | test("^https://[a-z-]+[.]trycloudflare[.]com$"))
 		and .url == "https://" + .hostname
 		and (.createdAt | fromdateiso8601 | . > now - 600 and . < now + 2)
-		and (.pid | type) == "number"' >/dev/null || fail "not the record of $1: $output"
+		and (.pid | type) == "number" and .state == "up"' >/dev/null || fail "not the record of $1: $output"
 }
 
 @test "JSON is valid for every form of an origin, and the same bytes from -j, -bj and -lj" {
@@ -546,9 +556,31 @@ http://[::1]:3000'
 	stop 8080
 }
 
+@test "-ka stops all tunnels, those that are starting, too" {
+	local id foreground starting
+	run_tunnel -ka
+	assert_equal "$ended: $output$errors" 'exit 0: '
+	start_tunnel 8080
+	await_url
+	foreground=$pid
+	start_background https://127.0.0.1:8081
+	FAKE_MODE=silent start_tunnel '[::1]:8082'
+	starting=$pid
+	await_cloudflared 3
+	run_tunnel -ka
+	assert_equal "$ended: $output$errors" 'exit 0: '
+	assert_signal TERM "$foreground"
+	assert_signal TERM "$starting"
+	gone "$background" || fail 'it still runs'
+	for id in $(cloudflared_starts); do
+		gone "$id" || fail "process $id is still there"
+	done
+	assert_none_listed
+}
+
 @test "-k of an invalid origin is a usage error and stops nothing" {
 	start_background 8080
-	for origin in 0 ../x:80 "8081/"; do
+	for origin in 0 ../x:80 8081/x; do
 		run_tunnel -k 8080 "$origin"
 		assert_equal "$ended" 'exit 2'
 		alive "$background" || fail "stopped by -k 8080 $origin"
@@ -647,7 +679,8 @@ http://[::1]:3000'
 	assert_contains "$(<"$out")" "localhost:8080	$url	$background	"
 	start_program "${new[@]}" "$TUNNEL" -k 8080
 	assert_exit 1
-	assert_match "$(<"$err")" "^tunnel: cannot stop the tunnel of localhost:8080, process $background\$"
+	assert_match "$(<"$err")" "^tunnel: cannot stop the tunnel of localhost:8080: [^
+]*namespace"
 	alive "$background"
 }
 

@@ -79,25 +79,22 @@ messages() {
 	gone "$grandchild"
 }
 
-@test "-r: the wait doubles with each failure, the first start included, and is 1 s again after a success" {
-	export FAKE_MODE=dies-n-times FAKE_COUNT=3
+@test "-r: the wait doubles with each end, also after a success that didn't last a minute" {
+	export FAKE_MODE=dies-n-times FAKE_COUNT=2
 	start_tunnel -r 8080
-	await_cloudflared 4
+	await_cloudflared 3
 	await_url
 	assert_waited 1 1
 	assert_waited 2 2
-	assert_waited 3 4
-	# It would be 8 now.
-	local since=$SECONDS
 	kill -s KILL "$cloudflared"
-	await_cloudflared 5
-	[ $((SECONDS - since)) -lt $((7 * ${TEST_SLOWNESS:-1})) ]
+	await_cloudflared 4
+	assert_waited 3 4
 	await has_lines "$out" 2
 }
 
 @test "-r: six failures in a row end it" {
 	export FAKE_MODE=die-before
-	start_tunnel -r 8080
+	start_tunnel -r -t 0 8080
 	# 1 + 2 + 4 + 8 + 16 s.
 	await -t 50 gone "$pid"
 	assert_exit 1
@@ -204,8 +201,49 @@ listed() {
 	await gone "$cloudflared"
 }
 
-@test "-r goes with no command" {
-	run_tunnel -r 8080 true
-	assert_equal "$ended" 'exit 2'
-	assert_equal "$(cloudflared_starts)" ''
+@test "-r with a command: it goes on, and the new URL is said on standard error" {
+	local command
+	# shellcheck disable=SC2016 # it is for the command
+	start_tunnel -r 8080 sh -c 'echo "$$ $TUNNEL_PUBLIC_URL"; until [ -e "$TMPDIR/go" ]; do sleep 0.05; done; exit 6'
+	await_text "$out" trycloudflare
+	await_cloudflared 1
+	read -r command url <"$out"
+	assert_equal "$url" "$(cloudflared_url "$cloudflared")"
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	await_text "$err" "$(cloudflared_url "$cloudflared")"
+	assert_match "$(grep -F "$(cloudflared_url "$cloudflared")" "$err" | tail -n 1)" '^tunnel: '
+	await listed "$(cloudflared_url "$cloudflared")"
+	alive "$command"
+	# It is told once, and started once.
+	assert_equal "$(<"$out")" "$command $url"
+	touch "$TMPDIR/go"
+	assert_exit 6
+	gone "$cloudflared"
+}
+
+@test "-r with a command that ends while cloudflared is away: its status, at once" {
+	# shellcheck disable=SC2016 # it is for the command
+	start_tunnel -r 8080 sh -c 'echo ready; until [ -e "$TMPDIR/go" ]; do sleep 0.05; done; exit 6'
+	await_text "$out" ready
+	await_cloudflared 1
+	FAKE_MODE=die-before
+	kill -s KILL "$cloudflared"
+	await_text "$err" again
+	touch "$TMPDIR/go"
+	assert_exit 6
+	assert_equal "$(cloudflared_starts | wc -l)" 1
+}
+
+@test "-r: a start for which there is no process is a failure like any other" {
+	start_traced fork:error=EAGAIN:when=2 -r 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	# 1 s, then 2 s later.
+	await_cloudflared 2
+	await has_lines "$out" 2
+	assert_match "$(<"$err")" 'tunnel: cannot start cloudflared'
+	kill -s TERM "$pid"
+	assert_signal TERM
 }

@@ -1,36 +1,36 @@
 #!/usr/bin/env bats
-# The services in README.md, taken from it as a reader would, are valid and do what they say.
+# The services and containers in examples/, taken as they are, are valid and do what they say.
 
 # shellcheck disable=SC2016 # what is quoted is for other shells
 # shellcheck disable=SC2030,SC2031 # each test is a process of its own
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
+# shellcheck source=yaml.bash
+source "$BATS_TEST_DIRNAME/yaml.bash"
 
 setup() {
 	common_setup
 	tunnel_in_path
 	cd "$TMPDIR" || return
-}
-
-# recipe TEXT: prints the block of README.md that has this line.
-recipe() {
-	awk -v line="$1" '
-		/^```/ && inside { if (found) { printf "%s", block; exit } inside = 0; next }
-		/^```/ { inside = 1; block = ""; found = 0; next }
-		inside { block = block $0 "\n"; if (index($0, line) == 1) found = 1 }' "$ROOT/README.md" >recipe
-	[ -s recipe ] || fail "README.md has no block with $1"
-	cat recipe
+	unit=$ROOT/examples/tunnel@.service
 }
 
 # setting NAME: its value in the unit.
 setting() {
-	sed -n "s/^$1=//p" unit
+	sed -n "s/^$1=//p" "$unit"
 }
 
-# The unit, with the program under test, which may not be installed.
-take_unit() {
-	recipe '# /etc/systemd/system/tunnel@.service' >unit
-	sed "s,/usr/local/bin/tunnel,$BATS_TEST_TMPDIR/bin/tunnel," unit >'tunnel@.service'
+# exec_start INSTANCE: what the unit runs, with the program under test, which may not be installed.
+exec_start() {
+	sed -n -e "s,/usr/local/bin/tunnel,$BATS_TEST_TMPDIR/bin/tunnel," -e "s/%i/$1/" \
+		-e 's/^ExecStart=//p' "$unit"
+}
+
+# stub NAME: a program of that name that runs what is behind its first COUNT arguments, without
+# becoming somebody else.
+stub() {
+	printf '#!/bin/sh\nshift %s\nexec "$@"\n' "$2" >"$BATS_TEST_TMPDIR/bin/$1"
+	chmod +x "$BATS_TEST_TMPDIR/bin/$1"
 }
 
 # start_service COMMAND...: starts a tunnel to $port and sets $url.
@@ -41,9 +41,19 @@ start_service() {
 	assert_equal "$url" "$(cloudflared_url "$cloudflared")"
 }
 
+# copy_service DIRECTORY: the example, for $port, in ./service.
+copy_service() {
+	cp -R "$ROOT/examples/$1" service
+	sed "s/ 8080$/ $port/" "$ROOT/examples/$1/run" >service/run
+	stub chpst 2
+	stub s6-setuidgid 1
+}
+
+# --- systemd --------------------------------------------------------------------------
+
 @test "systemd: the unit is valid" {
 	need systemd-analyze
-	take_unit
+	sed "s,/usr/local/bin/tunnel,$BATS_TEST_TMPDIR/bin/tunnel," "$unit" >'tunnel@.service'
 	cp 'tunnel@.service' 'tunnel@8080.service'
 	start_program systemd-analyze verify --man=no ./tunnel@8080.service
 	await_exit
@@ -54,9 +64,8 @@ start_service() {
 
 @test "systemd: the unit leaves little to attack" {
 	need systemd-analyze
-	take_unit
 	systemd-analyze security --help | grep -q -e --offline || skip 'systemd-analyze is too old'
-	cp 'tunnel@.service' 'tunnel@8080.service'
+	cp "$unit" 'tunnel@8080.service'
 	start_program systemd-analyze security --offline=true --threshold=25 --no-pager \
 		./tunnel@8080.service
 	await_exit
@@ -64,14 +73,11 @@ start_service() {
 }
 
 @test "systemd: what ExecStart runs opens the tunnel, and one SIGTERM closes it in time" {
-	take_unit
 	serve
-	local command
-	command=$(sed -n 's/^ExecStart=//p' 'tunnel@.service')
 	export XDG_RUNTIME_DIR=$TMPDIR/tunnel-$port
 	mkdir -m "$(setting RuntimeDirectoryMode)" "$XDG_RUNTIME_DIR"
-	# shellcheck disable=SC2086 # words, as systemd makes them
-	FAKE_MODE=ignore-term start_service ${command//%i/$port}
+	# shellcheck disable=SC2046 # words, as systemd makes them
+	FAKE_MODE=ignore-term start_service $(exec_start "$port")
 	local since=$SECONDS
 	kill -s TERM "$pid"
 	assert_signal TERM
@@ -80,74 +86,155 @@ start_service() {
 	[ $((SECONDS - since)) -lt $(($(setting TimeoutStopSec) * ${TEST_SLOWNESS:-1})) ]
 }
 
+@test "systemd: the line in the unit prints the current URL, after a restart too" {
+	local line
+	line=$(sed -n "s/^#  *sudo \(sed .*\)/\1/p" "$unit")
+	[ -n "$line" ] || fail 'the unit has no such line'
+	assert_equal "$(setting Environment)" 'XDG_RUNTIME_DIR=%t/tunnel-%i'
+	assert_contains "$line" ' /run/tunnel-8080/'
+	serve
+	line=${line//8080/$port}
+	export XDG_RUNTIME_DIR=$TMPDIR/tunnel-$port
+	line=${line//"/run/tunnel-$port"/"$XDG_RUNTIME_DIR"}
+	mkdir -m 700 "$XDG_RUNTIME_DIR"
+	# shellcheck disable=SC2046 # words, as systemd makes them
+	start_service $(exec_start "$port")
+	assert_equal "$(sh -c "$line")" "$url"
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	await_text "$out" "$(cloudflared_url "$cloudflared")"
+	assert_equal "$(sh -c "$line")" "$(cloudflared_url "$cloudflared")"
+}
+
 @test "systemd: what a restart can't mend isn't restarted" {
-	take_unit
-	local command
-	command=$(sed -n 's/^ExecStart=//p' 'tunnel@.service')
 	assert_equal "$(setting Restart)" on-failure
-	# shellcheck disable=SC2086 # words, as systemd makes them
-	CLOUDFLARED=$TMPDIR/none start_program ${command//%i/8080}
+	# shellcheck disable=SC2046 # words, as systemd makes them
+	CLOUDFLARED=$TMPDIR/none start_program $(exec_start 8080)
 	await_exit
 	assert_contains " $(setting RestartPreventExitStatus) " " $status "
-	# shellcheck disable=SC2086 # words, as systemd makes them
-	CLOUDFLARED=$ROOT/LICENSE start_program ${command//%i/8080}
+	# shellcheck disable=SC2046 # words, as systemd makes them
+	CLOUDFLARED=$ROOT/LICENSE start_program $(exec_start 8080)
 	await_exit
 	assert_contains " $(setting RestartPreventExitStatus) " " $status "
-	# shellcheck disable=SC2086 # words, as systemd makes them
-	start_program ${command//%i/eighty}
+	# shellcheck disable=SC2046 # words, as systemd makes them
+	start_program $(exec_start eighty)
 	await_exit
 	assert_contains " $(setting RestartPreventExitStatus) " " $status "
 }
 
+# --- runit, s6 ------------------------------------------------------------------------
+
 @test "runit, s6: the run script opens the tunnel, and TERM to it closes it" {
-	recipe '# /etc/sv/tunnel-8080/run' | sed "s/ 8080$/ \"\$PORT\"/" >run
-	# chpst -u USER PROGRAM: without becoming somebody else.
-	printf '#!/bin/sh\nshift 2\nexec "$@"\n' >"$BATS_TEST_TMPDIR/bin/chpst"
-	chmod +x run "$BATS_TEST_TMPDIR/bin/chpst"
+	local manager number=0
 	serve
-	PORT=$port start_service ./run
-	kill -s TERM "$pid"
-	assert_signal TERM
+	for manager in runit s6; do
+		copy_service "$manager"
+		start_program ./service/run
+		await_url
+		await_cloudflared $((number += 1))
+		assert_equal "$url" "$(cloudflared_url "$cloudflared")"
+		kill -s TERM "$pid"
+		assert_signal TERM
+		gone "$cloudflared"
+		rm -r service
+	done
+}
+
+given_up() {
+	sv status ./service | grep -q '^down: .*normally up'
+}
+
+@test "runit: sv start, sv stop, which doesn't hang" {
+	need runsv sv
+	serve
+	copy_service runit
+	start_service runsv service
+	# It waits for that many seconds at most, and fails then.
+	export SVWAIT=$((7 * ${TEST_SLOWNESS:-1}))
+	sv stop ./service
+	gone "$cloudflared"
+	sv start ./service
+	await_cloudflared 2
+	await_text "$out" "$(cloudflared_url "$cloudflared")"
+	sv force-stop ./service
 	gone "$cloudflared"
 }
 
-@test "runit: what a restart can't mend isn't restarted" {
-	recipe '# /etc/sv/tunnel-8080/finish' >finish
-	# Those two only say that they were asked.
-	printf '#!/bin/sh\necho "${0##*/} $*"\n' | tee "$BATS_TEST_TMPDIR/bin/sv" \
-		>"$BATS_TEST_TMPDIR/bin/sleep"
-	chmod +x finish "$BATS_TEST_TMPDIR/bin/sv" "$BATS_TEST_TMPDIR/bin/sleep"
+@test "runit: a service that dies is started again, one for want of cloudflared is not" {
+	need runsv sv
+	serve
+	copy_service runit
+	start_service runsv service
+	kill -s KILL "$(tunnel_of "$cloudflared")"
+	await_cloudflared 2
+	await_text "$out" "$(cloudflared_url "$cloudflared")"
+	sv exit ./service
+	assert_exit 0
+	CLOUDFLARED=$TMPDIR/none start_program runsv service
+	await given_up
+	await_text "$out" 'tunnel: '
+	assert_equal "$(grep -c '^tunnel: .*/none' "$out")" 1
+}
+
+@test "runit, s6: what a restart can't mend isn't restarted, and nothing waits" {
 	local status
+	printf '#!/bin/sh\necho "sv $*"\n' >"$BATS_TEST_TMPDIR/bin/sv"
+	# A sleep in it would be found.
+	printf '#!/bin/sh\necho "sleep $*"\n' >"$BATS_TEST_TMPDIR/bin/sleep"
+	chmod +x "$BATS_TEST_TMPDIR/bin/sv" "$BATS_TEST_TMPDIR/bin/sleep"
 	for status in 2 126 127; do
-		assert_equal "$(./finish "$status" 0)" 'sv down .'
+		assert_equal "$("$ROOT/examples/runit/finish" "$status" 0)" 'sv down .'
+		assert_equal "$("$ROOT/examples/s6/finish" "$status" 0; echo "$?")" 125
 	done
-	for status in 1 124 -1; do
-		assert_equal "$(./finish "$status" 15)" 'sleep 60'
+	for status in 1 124 -1 256; do
+		assert_equal "$("$ROOT/examples/runit/finish" "$status" 15; echo "$?")" 0
+		assert_equal "$("$ROOT/examples/s6/finish" "$status" 15; echo "$?")" 0
 	done
 	rm "$BATS_TEST_TMPDIR/bin/sleep"
 }
 
-@test "the scripts in README.md are clean" {
-	need shellcheck
-	recipe '# /etc/sv/tunnel-8080/run' >run
-	recipe '# /etc/sv/tunnel-8080/finish' >finish
-	shellcheck run finish
+@test "s6: up, down, which doesn't hang; for want of cloudflared it stays down" {
+	need s6-supervise s6-svc s6-svstat
+	serve
+	copy_service s6
+	# s6 would kill a finish script that lingers, after 5 seconds.
+	echo 0 >service/timeout-finish
+	start_service s6-supervise service
+	# -wD: until the finish script has ended, too.
+	s6-svc -wD -T $((7000 * ${TEST_SLOWNESS:-1})) -d service
+	gone "$cloudflared"
+	s6-svc -wu -T $((7000 * ${TEST_SLOWNESS:-1})) -u service
+	await_cloudflared 2
+	await_text "$out" "$(cloudflared_url "$cloudflared")"
+	kill -s TERM "$pid"
+	assert_exit 0
+	gone "$cloudflared"
+	CLOUDFLARED=$TMPDIR/none start_program s6-supervise service
+	await_text "$out" 'tunnel: '
+	is_down() { [ "$(s6-svstat -o up,wantedup service)" = 'false false' ]; }
+	await is_down
+	assert_equal "$(grep -c '^tunnel: .*/none' "$out")" 1
 }
 
-@test "container: the entry point opens the tunnel with the port as its argument" {
+# --- containers -----------------------------------------------------------------------
+
+entry_point() {
+	sed -n 's/^ENTRYPOINT //p' "$ROOT/examples/Dockerfile" | jq -r '.[]'
+}
+
+@test "Docker: the entry point opens the tunnel with the port as its argument" {
 	need jq
-	recipe 'FROM alpine' >Dockerfile
-	assert_equal "$(grep -vcE '^((FROM|RUN|COPY|ENV|HEALTHCHECK|ENTRYPOINT|#) .*)?$' Dockerfile)" 0
+	assert_equal "$(grep -vcE '^((FROM|RUN|COPY|ENV|HEALTHCHECK|ENTRYPOINT) .*|#.*)?$' \
+		"$ROOT/examples/Dockerfile")" 0
 	local words=()
-	mapfile -t words < <(sed -n 's/^ENTRYPOINT //p' Dockerfile | jq -r '.[]')
+	mapfile -t words < <(entry_point)
 	serve
 	start_service "${words[@]}" "$port"
 }
 
-@test "container: the line that builds it builds it" {
-	recipe 'FROM alpine' >Dockerfile
+@test "Docker: the line that builds it builds it" {
 	local command
-	command=$(sed -n 's/^RUN \(cc .*\)/\1/p' Dockerfile)
+	command=$(sed -n 's/^RUN \(cc .*\)/\1/p' "$ROOT/examples/Dockerfile")
 	command=${command//\/tunnel /"$TMPDIR"/tunnel }
 	cp "$ROOT/tunnel.c" .
 	# shellcheck disable=SC2086 # one word each
@@ -158,44 +245,41 @@ start_service() {
 	assert_equal "$("$TMPDIR/tunnel" -V)" "$("$TUNNEL" -V)"
 }
 
-# yaml_as_json FILE >FILE: not in a pipe, where it could skip nothing.
-yaml_as_json() {
-	if command -v yq >/dev/null && yq . "$1" 2>/dev/null | jq . 2>/dev/null; then
-		:
-	elif python3 -c 'import yaml' 2>/dev/null; then
-		python3 -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))' <"$1"
-	elif command -v ruby >/dev/null; then
-		ruby -ryaml -rjson -e 'puts JSON.generate(YAML.load($stdin.read))' <"$1"
-	else
-		skip 'no reader of YAML here'
-	fi
+@test "Compose: the tunnel leads to the server beside it, whose network it shares" {
+	need jq
+	yaml_as_json "$ROOT/examples/compose.yaml" >compose.json
+	tunnel_has() { jq -r ".services.tunnel$1" compose.json; }
+	assert_equal "$(jq -r '.services | keys | join(" ")' compose.json)" 'tunnel web'
+	assert_equal "$(tunnel_has .network_mode)" service:web
+	cmp "$ROOT/examples/$(tunnel_has .build.context)/$(tunnel_has .build.dockerfile)" \
+		"$ROOT/examples/Dockerfile"
+	cmp "$ROOT/examples/$(tunnel_has .build.context)/tunnel.c" "$ROOT/tunnel.c"
+	# Longer than tunnel takes to stop.
+	local grace words=()
+	grace=$(tunnel_has .stop_grace_period)
+	[ "${grace%s}" -gt 5 ]
+	mapfile -t words < <(entry_point; tunnel_has '.command[]')
+	assert_equal "${words[-1]}" 80
+	serve
+	words[-1]=$port
+	start_service "${words[@]}"
 }
 
 @test "Kubernetes: the pod is one, and its tunnel points to a port of the pod" {
 	need jq
-	recipe 'kind: Pod' >pod.yaml
-	yaml_as_json pod.yaml >pod.json
+	yaml_as_json "$ROOT/examples/kubernetes-pod.yaml" >pod.json
 	assert_equal "$(jq -r '.apiVersion, .kind, (.spec.containers | length)' pod.json | tr '\n' ' ')" \
 		'v1 Pod 2 '
-	serve
-	start_service tunnel -rw -t 0 "$port"
-	tunnel -k "$port"
-	assert_equal "$(jq -r '.spec.containers[] | select(.name == "tunnel").args[]' pod.json)" 8080
+	assert_equal "$(jq -r '.spec.containers[] | select(.name == "tunnel").args[]' pod.json)" \
+		"$(jq -r '.spec.containers[] | select(.name == "app").ports[].containerPort' pod.json)"
 	# Longer than tunnel takes to stop.
 	[ "$(jq .spec.terminationGracePeriodSeconds pod.json)" -gt 5 ]
+	# What it may write to is there.
+	assert_equal "$(jq -r '.spec.containers[] | select(.name == "tunnel").volumeMounts[].name' pod.json)" \
+		"$(jq -r '.spec.volumes[] | select(.emptyDir).name' pod.json)"
 }
 
-@test "GitHub Actions, GitLab CI: the jobs are YAML, and their scripts shell" {
-	need jq
-	recipe 'steps:' >github.yaml
-	yaml_as_json github.yaml >github.json
-	jq -r '.steps[].run' github.json >github.sh
-	recipe 'e2e:' >gitlab.yaml
-	grep -q after_script gitlab.yaml
-	yaml_as_json gitlab.yaml >gitlab.json
-	jq -r '.e2e | .script[], .after_script[]' gitlab.json >gitlab.sh
-	assert_contains "$(cat github.sh)" 'tunnel -k 8080'
-	assert_contains "$(cat gitlab.sh)" 'tunnel -k 8080'
-	bash -n github.sh
-	bash -n gitlab.sh
+@test "the scripts in examples/ are clean" {
+	need shellcheck
+	shellcheck "$ROOT"/examples/*/* "$ROOT"/examples/*.sh
 }

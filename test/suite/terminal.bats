@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# At a terminal: tmux is one, and tells what is on its screen.
+# At a terminal.
 
 # shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
 # shellcheck source-path=SCRIPTDIR source=helper.bash
@@ -7,52 +7,16 @@ source "$BATS_TEST_DIRNAME/helper.bash"
 
 setup() {
 	common_setup
-	need tmux bash
-	tunnel_in_path
-	STAND_IN=$CLOUDFLARED
-	export STAND_IN SHELL=/bin/sh PS1='$ ' HISTFILE='' ENV='' TMUX_TMPDIR=$TMPDIR
-	unset TMUX BASH_ENV PROMPT_COMMAND
-	socket=tunnel-$$ terminals=0
+	use_terminals
 }
 
 teardown() {
-	terminal kill-server 2>/dev/null || :
+	close_terminals
 	common_teardown
-}
-
-terminal() {
-	tmux -u -L "$socket" -f /dev/null "$@" 3>&-
-}
-
-# open_terminal COLUMNS [PROGRAM]: with a shell by default.
-open_terminal() {
-	# A server that is being killed still has the last one's.
-	socket=tunnel-$$-$((++terminals))
-	terminal new-session -d -x "$1" -y 100 \
-		"exec '$ROOT/test/helpers/start' -- ${2:-bash --norc --noprofile -i}"
-	[ $# -gt 1 ] || await shows '$'
-}
-
-# Prints what is on the screen, each line in one.
-screen() {
-	terminal capture-pane -p -J | sed 's/ *$//'
 }
 
 rows() {
 	terminal capture-pane -p | grep -c .
-}
-
-shows() {
-	[[ $(screen) == *"$1"* ]]
-}
-
-await_screen() {
-	await shows "$1" || fail "on the screen: $(screen)"
-}
-
-enter() {
-	terminal send-keys -l "$1"
-	terminal send-keys Enter
 }
 
 # cloudflared starts once there is $FAKE_DIR/go.
@@ -133,18 +97,31 @@ none_left_but_the_terminal() {
 	done
 }
 
-@test "no word to the terminal but the URL with -b, and none with output elsewhere" {
+@test "-b says how to stop it at the terminal, and Ctrl-C doesn't" {
 	serve
 	open_terminal 80
 	enter "tunnel -b $port"
-	await_screen $'com\n$'
+	await_screen $'stops it\n$'
 	assert_match "$(screen)" "^\\$ tunnel -b $port
 https://[a-z-]*\\.trycloudflare\\.com
+tunnel: tunnel -k $port stops it
 \\$\$"
 	enter "tunnel -k $port && clear && tunnel -b $port >$TMPDIR/url; tunnel -k $port; echo fin''ished"
 	await_screen finished
 	refute_contains "$(screen)" Ctrl-C
 	[ -s "$TMPDIR/url" ]
+}
+
+@test "-k of what doesn't run says so at a terminal, and it is no error" {
+	open_terminal 80
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'tunnel -k 300; echo status=$?'
+	await_screen status=0
+	assert_contains "$(screen)" 'localhost:300 '
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'clear; tunnel -ka; echo status=$?'
+	await_screen $'\nstatus=0'
+	assert_match "$(screen)" 'tunnel: no tunnel'
 }
 
 @test "Ctrl-C reaches cloudflared once, and tunnel dies of it" {
@@ -160,13 +137,15 @@ https://[a-z-]*\\.trycloudflare\\.com
 	assert_equal "$(stop_signals "$cloudflared")" TERM
 }
 
-@test "Ctrl-C twice kills a stubborn cloudflared" {
+@test "Ctrl-C again after half a second kills a stubborn cloudflared" {
 	FAKE_MODE=ignore-term open_terminal 80
 	enter 'tunnel -g 600 8080'
 	await_screen 'Ctrl-C to stop'
 	await_cloudflared 1
 	terminal send-keys C-c
 	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	# It is the time itself that matters.
+	sleep 0.6
 	terminal send-keys C-c
 	# shellcheck disable=SC2016 # it is for the other shell
 	enter 'echo status=$?'
@@ -250,10 +229,6 @@ https://[a-z-]*\\.trycloudflare\\.com
 	enter 'kill %1'
 	await gone "$tunnel"
 	gone "$cloudflared"
-}
-
-in_state() {
-	[ "$(state "$2")" = "$1" ]
 }
 
 @test "closing the terminal leaves nothing, whoever led its session" {

@@ -17,7 +17,7 @@ next_port=20001
 logs() {
 	[ -e "$TMPDIR/logs" ] || scripted 'cat "$LOG" >&2'
 	printf %b "$2" >"$TMPDIR/log$next_port"
-	LOG=$TMPDIR/log$next_port start_tunnel "$next_port"
+	LOG=$TMPDIR/log$next_port start_tunnel -n "$next_port"
 	echo "$1 $out $2" >>"$TMPDIR/logs"
 	next_port=$((next_port + 1))
 }
@@ -30,9 +30,10 @@ check_logs() {
 	done <"$TMPDIR/logs"
 }
 
-# finds_url FAKE_MODE: in what the stand-in logs.
+# finds_url FAKE_MODE [OPTION]: in what the stand-in logs.
 finds_url() {
-	FAKE_MODE=$1 start_tunnel "$next_port"
+	# shellcheck disable=SC2086 # perhaps none
+	FAKE_MODE=$1 start_tunnel ${2-} "$next_port"
 	await_url
 	await_cloudflared $((next_port - 20000))
 	assert_equal "$(<"$out")" "$(cloudflared_url "$cloudflared")"
@@ -70,7 +71,8 @@ timeout_names() {
 
 @test "none of these is the URL" {
 	local it log=
-	for it in 'https://api.trycloudflare.com' 'https://API.trycloudflare.com/tunnel' \
+	for it in 'https://www.trycloudflare.com' 'HTTPS://WWW.trycloudflare.com/' \
+		'https://api.trycloudflare.com' 'https://API.trycloudflare.com/tunnel' \
 		'https://aPi.TryCloudflare.Com' 'https://api.trycloudflare.com.' \
 		"https://${letters63}a.trycloudflare.com" 'https://.trycloudflare.com' \
 		"https://$letters63$letters63.trycloudflare.com" 'https://trycloudflare.com' \
@@ -115,7 +117,7 @@ timeout_names() {
 		sleep 0.15
 		echo "are.com" >&2'
 	export letters63
-	start_tunnel 8080
+	start_tunnel -n 8080
 	await_url
 	assert_equal "$(<"$out")" https://the-real-one.trycloudflare.com
 }
@@ -126,7 +128,7 @@ timeout_names() {
 		HTTPS://AMBER-Apple.TRYCLOUDFLARE.COM hTTpS://z9.tRyClOuDfLaRe.cOm \
 		"https://$letters63.trycloudflare.com" "https://A${letters63#??}9.trycloudflare.com" \
 		https://a--b.trycloudflare.com https://apis.trycloudflare.com \
-		https://xapi.trycloudflare.com https://api-a.trycloudflare.com \
+		https://xapi.trycloudflare.com https://ww.trycloudflare.com https://www1.trycloudflare.com https://api-a.trycloudflare.com \
 		https://a-api.trycloudflare.com https://ap.trycloudflare.com \
 		https://https.trycloudflare.com https://trycloudflare.trycloudflare.com; do
 		logs "$it" "2026-11-21T02:25:21Z INF |  $it  |\n"
@@ -158,10 +160,10 @@ timeout_names() {
 }
 
 @test "a URL needs no newline, not even the end of the log" {
-	finds_url no-newline
+	finds_url no-newline -n
 	scripted 'printf %s "https://at-the-end.trycloudflare.com" >&2
 		exec >/dev/null 2>&1'
-	start_tunnel "$next_port"
+	start_tunnel -n "$next_port"
 	await_url
 	assert_equal "$(<"$out")" https://at-the-end.trycloudflare.com
 }
@@ -169,7 +171,7 @@ timeout_names() {
 @test "a URL in cloudflared's last words is still printed" {
 	scripted 'printf %s "https://last-words.trycloudflare.com" >&2
 		exit 3'
-	run_tunnel 8080
+	run_tunnel -n 8080
 	assert_equal "$ended" 'exit 1'
 	assert_equal "$output" https://last-words.trycloudflare.com
 }
@@ -181,7 +183,7 @@ timeout_names() {
 		next
 		echo "https://fourth.trycloudflare.com" >&2
 		echo "the end" >&2'
-	start_tunnel -v "$port"
+	start_tunnel -nv "$port"
 	await_url
 	next
 	await_text "$err" 'the end'
@@ -198,7 +200,7 @@ timeout_names() {
 		print "https://the-real-one.trycloudflare.com"
 	}' >"$TMPDIR/log"
 	scripted 'cat "$LOG" >&2'
-	LOG=$TMPDIR/log start_tunnel 8080
+	LOG=$TMPDIR/log start_tunnel -n 8080
 	await_url
 	assert_equal "$(<"$out")" https://the-real-one.trycloudflare.com
 	# And the URL itself lies across what may be the end of a buffer.
@@ -243,29 +245,46 @@ timeout_names() {
 	done
 }
 
-# --- -w: the tunnel works -------------------------------------------------------------
+# --- when the tunnel works ------------------------------------------------------------
 
-@test "-w holds the URL back until the edge has the tunnel" {
+@test "-n prints the URL as soon as it is named; neither the edge nor a server is waited for" {
+	free_port
+	scripted 'echo "https://amber-apple.trycloudflare.com" >&2'
+	start_tunnel -n "$port"
+	await_url
+	assert_equal "$(<"$out")" https://amber-apple.trycloudflare.com
+}
+
+@test "the URL is held back until the edge has the tunnel" {
+	local option
 	serve
+	for option in -v -vw; do
+		holds_back $option
+	done
+}
+
+holds_back() {
 	scripted 'echo "https://amber-apple.trycloudflare.com" >&2
 		echo "INF Unregistered tunnel connection connIndex=0" >&2
 		echo "INF Retrying connection in up to 1s" >&2
 		next
 		echo "$word" >&2'
-	start_tunnel -vw "$port"
+	start_tunnel "$1" "$port"
 	await_text "$err" 'Retrying connection'
 	alive "$pid"
 	assert_equal "$(<"$out")" ''
 	next "$registered"
 	await_url
 	assert_equal "$(<"$out")" https://amber-apple.trycloudflare.com
+	kill -s TERM "$pid"
+	assert_signal TERM
 }
 
-@test "-w understands a registration before 2022, as JSON, in single bytes" {
+@test "a registration is understood before 2022, as JSON, in single bytes" {
 	local mode
 	serve
 	for mode in old-edge json bytes; do
-		FAKE_MODE=$mode start_tunnel -w "$port"
+		FAKE_MODE=$mode start_tunnel "$port"
 		await_url
 		kill -s TERM "$pid"
 		assert_signal TERM
@@ -299,13 +318,13 @@ timeout_names() {
 	local both_missing=$pid both_errors=$err
 	FAKE_MODE=silent run_tunnel -w -t 0.3 "127.0.0.1:$somebody"
 	timeout_names URL
-	refute_contains "$errors" 7844
+	refute_contains "$errors" edge
 	err=$server_errors timeout_names "$here" "$server_missing"
-	refute_contains "$(<"$server_errors")" 7844
-	err=$edge_errors timeout_names 7844 "$edge_missing"
+	refute_contains "$(<"$server_errors")" edge
+	err=$edge_errors timeout_names edge "$edge_missing"
 	refute_contains "$(<"$edge_errors")" listen
 	err=$both_errors timeout_names "${here//localhost/127.0.0.1}" "$both_missing"
-	err=$both_errors timeout_names 7844 "$both_missing"
+	err=$both_errors timeout_names edge "$both_missing"
 }
 
 @test "-w ends at once on a signal, whatever it waits for" {
@@ -364,14 +383,22 @@ timeout_names() {
 	assert_contains "$(cat "$err")" "nothing is listening on 127.0.0.1:$port yet"
 }
 
-@test "the name of another host is not looked up" {
+@test "the name of another host is not looked up, which -w says" {
+	local origin
 	free_port
 	for origin in "no-such-host.invalid:$port" "1.2.3.4.5:$port" "localhost.invalid:$port"; do
-		start_tunnel -w "$origin"
+		start_tunnel "$origin"
 		await_url
 		kill -s TERM "$pid"
 		assert_signal TERM
 		assert_quiet
+		start_tunnel -w "$origin"
+		await_url
+		kill -s TERM "$pid"
+		assert_signal TERM
+		assert_match "$(<"$err")" "^tunnel: warning: [^
+]*${origin}[^
+]*\$"
 	done
 }
 

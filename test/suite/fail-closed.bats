@@ -1,0 +1,429 @@
+#!/usr/bin/env bats
+# Records that can't be trusted, read, made or found: nothing is claimed that isn't known.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+setup() {
+	common_setup
+	records=$XDG_RUNTIME_DIR/tunnel
+	record=$records/localhost:8080
+	others=
+	as=()
+}
+
+teardown() {
+	common_teardown
+	leave_others
+}
+
+# run COMMAND...: as whoever the test is about.
+run_as() {
+	start_program ${as[@]+"${as[@]}"} "$@"
+	await_exit
+	output=$(<"$out")
+	errors=$(<"$err")
+}
+
+# All that can be asked about the tunnel $1 of port 8080, which lives, is answered rightly or not at
+# all; and who says that it is stopped has stopped it.
+assert_fails_closed() {
+	local arguments
+	for arguments in -l '-l 8080' -lj; do
+		# shellcheck disable=SC2086 # one word each
+		run_as "$TUNNEL" $arguments
+		case $ended in
+		'exit 0')
+			assert_contains "$arguments: $output" "$url"
+			assert_equal "$errors" ''
+			;;
+		*)
+			assert_equal "$arguments: $ended" "$arguments: exit 1"
+			assert_match "$errors" '^tunnel: '
+			refute_contains "$errors" 'no tunnel'
+			;;
+		esac
+	done
+	for arguments in '-k 8080' -ka; do
+		alive "$1" || return 0
+		# shellcheck disable=SC2086 # one word each
+		run_as "$TUNNEL" $arguments
+		case $ended in
+		'exit 0') gone "$1" || fail "$arguments says it is stopped, and it lives" ;;
+		*)
+			assert_equal "$arguments: $ended" "$arguments: exit 1"
+			assert_match "$errors" '^tunnel: '
+			;;
+		esac
+	done
+}
+
+# --- what can't be read ---------------------------------------------------------------
+
+@test "a tunnel whose record has a hard link, such as a backup, is not taken for gone" {
+	start_background 8080
+	ln "$record" "$TMPDIR/backup"
+	assert_fails_closed "$background"
+	rm "$TMPDIR/backup"
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	gone "$background"
+}
+
+@test "-k and -l that have too few descriptors don't take a tunnel for gone" {
+	local files
+	for files in 3 4 5 6 7 8; do
+		[ -n "${background-}" ] && alive "$background" || start_background 8080
+		start_options=(-n "$files")
+		# Before main the system may have failed already.
+		run_tunnel -V
+		if [ "$ended" != 'exit 127' ]; then
+			assert_fails_closed "$background"
+		fi
+		start_options=()
+	done
+}
+
+@test "-k and -l that may not read a record don't take its tunnel for gone" {
+	if [ "$(id -u)" = 0 ]; then
+		use_others
+		as=("${as_first[@]}")
+		record=$XDG_RUNTIME_DIR/tunnel/localhost:8080
+	fi
+	start_program ${as[@]+"${as[@]}"} "$TUNNEL" 8080
+	await_url
+	local tunnel=$pid
+	chmod 000 "$record"
+	assert_fails_closed "$tunnel"
+	# A new one finds it in the way, too.
+	if alive "$tunnel"; then
+		run_as "$TUNNEL" -b 8080
+		assert_equal "$ended" 'exit 1'
+		assert_match "$errors" '^tunnel: '
+	fi
+}
+
+# not_ours WHAT: something else is where the record should be.
+not_ours() {
+	local arguments
+	for arguments in '-k 8080' '-l 8080' '-b 8080'; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$1: $arguments: $ended" "$1: $arguments: exit 1"
+		assert_match "$1: $arguments: $errors" "tunnel: [^
+]*localhost:8080"
+		refute_contains "$errors" 'no tunnel'
+		assert_equal "$output" ''
+	done
+}
+
+@test "what is no record of ours, in the place of one, is an error and not a tunnel that is gone" {
+	mkdir -m 700 "$records"
+	mkdir "$record"
+	not_ours 'a directory'
+	rmdir "$record"
+	mkfifo "$record"
+	not_ours 'a FIFO'
+	rm "$record"
+	ln -s "$TMPDIR/nothing" "$record"
+	not_ours 'a link'
+	[ -L "$record" ] && [ ! -e "$TMPDIR/nothing" ]
+}
+
+@test "a directory of records that can't be read is an error and not an empty list" {
+	if [ "$(id -u)" = 0 ]; then
+		use_others
+		as=("${as_first[@]}")
+		records=$XDG_RUNTIME_DIR/tunnel
+	fi
+	start_program ${as[@]+"${as[@]}"} "$TUNNEL" 8080
+	await_url
+	local tunnel=$pid
+	chmod 000 "$records"
+	assert_fails_closed "$tunnel"
+	chmod 700 "$records"
+	alive "$tunnel"
+}
+
+# --- nothing is made ------------------------------------------------------------------
+
+@test "-k and -l make nothing, and find nobody" {
+	local arguments
+	for arguments in -l -lj '-k 8080' -ka; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended" "$arguments: exit 0"
+		assert_equal "$arguments: $output$errors" "$arguments: "
+	done
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(find "$XDG_RUNTIME_DIR" "$TMPDIR" -mindepth 1)" ''
+	unset XDG_RUNTIME_DIR
+	for arguments in -l '-k 8080' -ka; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended" "$arguments: exit 0"
+		assert_equal "$arguments: $output$errors" "$arguments: "
+	done
+	assert_equal "$(find "$TMPDIR" -mindepth 1)" ''
+	# Nor a record beside others.
+	start_background 8080
+	run_tunnel -k 8081
+	run_tunnel -l 8081
+	assert_equal "$(find "$TMPDIR" -type f)" "$TMPDIR/tunnel-$(id -u)/localhost:8080"
+}
+
+@test "root leaves nothing in a user's XDG_RUNTIME_DIR, who isn't locked out" {
+	local arguments
+	use_others
+	for arguments in -l '-l 8080' '-k 8080' -ka; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$(find "$XDG_RUNTIME_DIR" -mindepth 1)" ''
+	done
+	start_tunnel 8080
+	await_url
+	run_tunnel -b 8081
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$(find "$XDG_RUNTIME_DIR" -mindepth 1)" ''
+	assert_equal "$("$TUNNEL" -l | cut -f 1 | sort | xargs)" 'localhost:8080 localhost:8081'
+	run_tunnel -k 8081
+	as=("${as_first[@]}")
+	run_as "$TUNNEL" -l
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output$errors" ''
+	start_program "${as[@]}" "$TUNNEL" 8080
+	await_url
+	assert_equal "$(find "$XDG_RUNTIME_DIR" -type f -user "$first")" "$XDG_RUNTIME_DIR/tunnel/localhost:8080"
+	# Nor does a user who became root by su(1) or sudo(8) see whose it is.
+	assert_equal "$(find "$XDG_RUNTIME_DIR" ! -user "$first")" ''
+}
+
+# --- where records are ----------------------------------------------------------------
+
+@test "an XDG_RUNTIME_DIR that is missing, a file or somebody else's is passed over" {
+	local runtime
+	: >"$TMPDIR/file"
+	mkdir "$TMPDIR/links"
+	mkdir -m 700 "$TMPDIR/theirs"
+	records=$TMPDIR/tunnel-$(id -u)
+	set -- "$TMPDIR/missing" "$TMPDIR/file" "$TMPDIR/missing/too" ''
+	if [ "$(id -u)" = 0 ]; then
+		chown 64321 "$TMPDIR/theirs"
+		set -- "$@" "$TMPDIR/theirs"
+	else
+		set -- "$@" /
+	fi
+	for runtime; do
+		export XDG_RUNTIME_DIR=$runtime
+		start_background 8080
+		assert_equal "$runtime: $("$ROOT/test/helpers/lock" "$records/localhost:8080")" "$runtime: $background"
+		# Whoever has another one sees it as well.
+		assert_equal "$(XDG_RUNTIME_DIR='' "$TUNNEL" -l | cut -f 2)" "$url"
+		run_tunnel -k 8080
+		assert_equal "$ended: $errors" 'exit 0: '
+		start_tunnel 8080 true
+		assert_exit 0
+		assert_quiet
+	done
+	assert_equal "$(find "$TMPDIR/theirs" "$TMPDIR/links" -mindepth 1)" ''
+	[ ! -e "$TMPDIR/missing" ]
+}
+
+@test "cleaners of temporary files pass a record over: its sticky bit is set" {
+	start_background 8080
+	assert_equal "$(find "$records" -type f -perm -1000)" "$record"
+	assert_equal "$(find "$records" -type f -perm 1600)" "$record"
+	run_tunnel -k 8080
+	# And it is set for one that was there before.
+	chmod 600 "$record"
+	start_background 8080
+	assert_equal "$(find "$records" -type f -perm -1000)" "$record"
+}
+
+@test "a record that was removed while a tunnel took it is made anew" {
+	start_traced fcntl:delay_enter=200000 8080
+	# Again and again until it has one that stays for as long as it takes to lock.
+	await test -e "$record"
+	rm "$record"
+	await_url
+	await holder localhost:8080
+	assert_equal "$(holder localhost:8080)" "$pid"
+	assert_equal "$("$TUNNEL" -l | cut -f 2,3)" "$url	$pid"
+}
+
+# --- what is in them ------------------------------------------------------------------
+
+@test "cat shows a record: a key and a value in each line" {
+	start_tunnel -g 2.5 https://127.0.0.1:8080 sleep 600
+	await_cloudflared 1
+	record=$records/127.0.0.1:8080
+	await_text "$record" trycloudflare
+	await has_children 2 "$pid"
+	local command lines
+	command=$(children_of "$pid" | grep -vx "$cloudflared")
+	await_text "$record" "command $command"
+	lines=$(<"$record")
+	assert_equal "$(head -n 1 "$record")" 'tunnel 2'
+	assert_equal "$(tail -n 1 "$record")" end
+	assert_equal "$(grep -cvE '^[a-z]+( [ -~]*)?$' "$record")" 0
+	for line in 'state up' "pid $pid" 'grace 2500' "group $cloudflared" "url $(cloudflared_url "$cloudflared")" \
+		'origin https://127.0.0.1:8080'; do
+		assert_contains "
+$lines
+" "
+$line
+"
+	done
+	assert_match "$lines" '
+created [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z
+'
+}
+
+has_children() {
+	[ "$(children_of "$2" | wc -l)" = "$1" ]
+}
+
+has_state() {
+	grep -qx "state $1" "$record"
+}
+
+@test "a record tells what state its tunnel is in" {
+	FAKE_MODE=silent start_tunnel 8080
+	await has_state starting
+	kill -s TERM "$pid"
+	assert_signal TERM
+	FAKE_MODE=slow-stop FAKE_DELAY=3 start_tunnel -g 600 8080
+	await_url
+	await has_state up
+	kill -s TERM "$pid"
+	await has_state stopping
+	assert_signal TERM
+	refute_contains "$(<"$record")" 'state up'
+	FAKE_MODE=die-before run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	grep -q '^error ..' "$record"
+	assert_equal "$(tail -n 1 "$record")" end
+}
+
+# A tunnel that was killed leaves its record; the next has the same process id.
+forge_record() {
+	start_tunnel 8080
+	await_url
+	old=$url
+	kill -s KILL "$pid"
+	assert_signal KILL
+	await_cloudflared 1
+	await gone "$cloudflared"
+	cp "$record" "$TMPDIR/left"
+	grep -qx "pid $pid" "$TMPDIR/left"
+}
+
+@test "what a killed tunnel left in its record isn't believed when its process id recurs" {
+	local old traced
+	# Long between the lock and the first thing that could be known.
+	trace_with fork:delay_enter=2000000
+	forge_record
+	mkfifo "$TMPDIR/go"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'read -r _ <"$TMPDIR/go"; exec "$@"' sh "${traced[@]}" "$TUNNEL" 8080
+	sed "s/^pid .*/pid $pid/" "$TMPDIR/left" >"$record"
+	grep -qx "pid $pid" "$record"
+	echo >"$TMPDIR/go"
+	await holder localhost:8080
+	await held "$pid"
+	local tunnel=$pid out_of_tunnel=$out
+	run_tunnel -l
+	assert_equal "$output" ''
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	refute_contains "$errors$output" "$old"
+	run_tunnel -b 8080
+	[ "$output" != "$old" ] || fail 'it hands out a URL that is dead'
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$(holder localhost:8080)" "$tunnel"
+	assert_equal "$output" "$(<"$out_of_tunnel")"
+}
+
+@test "a record that another process than its own holds isn't believed" {
+	local old
+	forge_record
+	start_program "$ROOT/test/helpers/lock" -w "$record"
+	await test -s "$out"
+	local holder=$pid
+	run_tunnel -l
+	refute_contains "$output" "$old"
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	refute_contains "$output$errors" "$old"
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" "$holder"
+	refute_contains "$errors" "$old"
+	run_tunnel -k 8080
+	[ "$ended" != 'exit 0' ] || gone "$holder" || fail 'it says that it is stopped, and it lives'
+}
+
+@test "a record of another version still tells who holds it" {
+	local arguments holder
+	mkdir -m 700 "$records"
+	printf '%s\n' 'tunnel 3' 'colour blue' 'end' >"$record"
+	start_program "$ROOT/test/helpers/lock" -w "$record"
+	await test -s "$out"
+	holder=$pid
+	for arguments in 8080 '8080 true' '-r 8080' '-l 8080'; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended" "$arguments: exit 1"
+		assert_match "$errors" "^tunnel: [^
+]*$holder"
+		assert_equal "$output" ''
+	done
+	assert_equal "$(cat "$record")" $'tunnel 3\ncolour blue\nend'
+	run_tunnel -k 8080
+	case $ended in
+	'exit 0') gone "$holder" || fail 'it says that it is stopped, and it lives' ;;
+	*)
+		assert_equal "$ended" 'exit 1'
+		assert_contains "$errors" "$holder"
+		;;
+	esac
+}
+
+@test "what ended a start early is in the record, so that -l tells no older error" {
+	FAKE_MODE=die-before FAKE_STATUS=37 run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	run_tunnel -l 8080
+	assert_contains "$errors" 37
+	run_tunnel -c "$TMPDIR/nothing" 8080
+	assert_equal "$ended" 'exit 127'
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" "$TMPDIR/nothing"
+	FAKE_MODE=die-before FAKE_STATUS=37 run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	run_tunnel -b -c "$ROOT/LICENSE" 8080
+	assert_equal "$ended" 'exit 126'
+	run_tunnel -l 8080
+	assert_contains "$errors" LICENSE
+	FAKE_MODE=die-before FAKE_STATUS=37 run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	run_tunnel 8080 no-such-command
+	assert_equal "$ended" 'exit 127'
+	run_tunnel -l 8080
+	refute_contains "$errors" 37
+}
+
+@test "a message says its reason, however long the path before it" {
+	local long=$TMPDIR
+	while [ ${#long} -lt 3000 ]; do
+		long=$long/./a-directory/..
+	done
+	run_tunnel -c "$long/nothing" 8080
+	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" 'No such file'
+	run_tunnel 8080 "$long/nothing"
+	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" 'No such file'
+}

@@ -1,0 +1,374 @@
+#!/usr/bin/env bats
+# Stopping: the time that a stop grants is kept, however it is asked for, and has an end.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+setup() {
+	common_setup
+	use_terminals
+}
+
+teardown() {
+	close_terminals
+	common_teardown
+	leave_others
+}
+
+# Starts a tunnel, waits for its URL; sets $cloudflared.
+open_tunnel() {
+	start_tunnel "$@"
+	await_url
+	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+}
+
+# Microseconds; a fork would take longer than what is measured here.
+clock() {
+	now=${EPOCHREALTIME/[!0-9]/}
+}
+
+# ask_again SIGNAL: sends it to $pid many times, well within the half second in which that
+# is no more than asking once.
+ask_again() {
+	local begin
+	clock
+	begin=$now
+	while [ $((now - begin)) -lt 250000 ]; do
+		kill -s "$1" "$pid"
+		read -r -t 0.02 <>"$TMPDIR/nothing" || :
+		clock
+	done
+}
+
+# Once the stop began, until a repeat counts.
+await_half_second() {
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	# It is the time itself that matters.
+	sleep 0.6
+}
+
+# --- the grace ------------------------------------------------------------------------
+
+@test "who asks many times at once gets the same stop as who asks once" {
+	local signal
+	mkfifo "$TMPDIR/nothing"
+	export FAKE_MODE=slow-stop FAKE_DELAY=1
+	for signal in TERM INT HUP; do
+		open_tunnel -v -g 600 8080
+		ask_again "$signal"
+		assert_signal "$signal"
+		assert ended_itself "$err"
+		assert_equal "$(stop_signals "$cloudflared")" TERM
+	done
+}
+
+@test "timeout(1) grants the grace" {
+	local i pids=() errors=()
+	export FAKE_MODE=slow-stop FAKE_DELAY=0.5
+	for ((i = 0; i < 8; i++)); do
+		start_program timeout 1 "$TUNNEL" -v -g 600 $((8080 + i))
+		pids+=("$pid")
+		errors+=("$err")
+	done
+	for ((i = 0; i < 8; i++)); do
+		assert_exit 124 "${pids[i]}"
+		await ended_itself "${errors[i]}"
+	done
+}
+
+@test "a terminal that closes, and so says it twice, grants the grace" {
+	local i id
+	export FAKE_MODE=slow-stop FAKE_DELAY=0.5
+	for i in 1 2 3 4; do
+		open_terminal 80
+		enter "tunnel -v -g 600 808$i 2>'$TMPDIR/log.$i'"
+		await_text "$TMPDIR/log.$i" Registered
+	done
+	for i in 1 2 3 4; do
+		socket=tunnel-$$-$i
+		terminal kill-session
+	done
+	for i in 1 2 3 4; do
+		await ended_itself "$TMPDIR/log.$i"
+	done
+	for id in $(cloudflared_starts); do
+		await gone "$id"
+		assert_equal "$(stop_signals "$id")" TERM
+	done
+}
+
+@test "several -k at once, and one that comes late, grant the grace" {
+	local i tunnel log stops=()
+	export FAKE_MODE=slow-stop FAKE_DELAY=2
+	open_tunnel -v -g 600 8080
+	tunnel=$pid log=$err
+	for i in 1 2 3; do
+		start_tunnel -k 8080
+		stops+=("$pid")
+	done
+	await_half_second
+	start_tunnel -k 8080
+	stops+=("$pid")
+	for pid in "${stops[@]}"; do
+		assert_exit 0
+		gone "$tunnel"
+	done
+	assert_signal TERM "$tunnel"
+	assert ended_itself "$log"
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "-k that names a tunnel twice, in other words, grants the grace" {
+	local port log tunnels=() logs=() once=() again=()
+	export FAKE_MODE=slow-stop FAKE_DELAY=0.5
+	for port in 8080 8081 8082 8083 8084 8085; do
+		open_tunnel -v -g 600 "$port"
+		tunnels+=("$pid")
+		logs+=("$err")
+		once+=("$port")
+		again+=("https://localhost:$port")
+	done
+	run_tunnel -k "${once[@]}" "${again[@]}"
+	assert_equal "$ended" 'exit 0'
+	assert_equal "$output" ''
+	assert_quiet
+	for pid in "${tunnels[@]}"; do
+		assert_signal TERM
+	done
+	for log in "${logs[@]}"; do
+		assert ended_itself "$log"
+	done
+}
+
+# --- insisting ------------------------------------------------------------------------
+
+@test "who asks again after half a second doesn't want to wait any longer" {
+	local signal
+	export FAKE_MODE=ignore-term
+	for signal in INT TERM HUP; do
+		open_tunnel -g 600 8080
+		kill -s "$signal" "$pid"
+		await_half_second
+		kill -s "$signal" "$pid"
+		assert_signal "$signal"
+		gone "$cloudflared"
+	done
+}
+
+@test "a first Ctrl-C ends the wait for a tunnel that ends by itself" {
+	export FAKE_MODE=ignore-term
+	start_tunnel -g 600 8080 true
+	await_cloudflared 1
+	await_half_second
+	kill -s INT "$pid"
+	await_exit
+	gone "$cloudflared"
+	cloudflared_script <<-'END'
+		echo $$ >>"$FAKE_DIR/starts"
+		trap 'echo TERM >>"$FAKE_DIR/$$.signals"' TERM
+		while :; do sleep 0.05; done
+	END
+	start_tunnel -g 600 -t 0.2 8080
+	await_cloudflared 2
+	await_half_second
+	kill -s INT "$pid"
+	await_exit
+	gone "$cloudflared"
+}
+
+@test "a Ctrl-C ends the wait for a tunnel that -k asked to end" {
+	export FAKE_MODE=ignore-term
+	local tunnel stop
+	open_tunnel -g 600 8080
+	tunnel=$pid
+	start_tunnel -k 8080
+	stop=$pid
+	await_half_second
+	kill -s INT "$tunnel"
+	await_exit "$tunnel"
+	gone "$cloudflared"
+	assert_exit 0 "$stop"
+}
+
+@test "a signal that comes as a tunnel begins to end by itself doesn't cut its grace" {
+	mkfifo "$TMPDIR/nothing"
+	FAKE_MODE=slow-stop FAKE_DELAY=1 start_tunnel -v -g 600 8080 true
+	await_cloudflared 1
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	kill -s INT "$pid"
+	await_exit
+	assert ended_itself "$err"
+}
+
+# --- its end --------------------------------------------------------------------------
+
+@test "-k leaves no command behind that takes longer than the grace" {
+	local tunnel command since
+	start_tunnel -g 0.5 8080 sh -c 'echo $$; trap "" TERM; exec sleep 600'
+	tunnel=$pid
+	await test -s "$out"
+	command=$(<"$out")
+	adopt "$command"
+	await_cloudflared 1
+	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:8080" "$url"
+	since=$SECONDS
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	# The grace, 2 s, and what a busy machine adds.
+	[ $((SECONDS - since)) -le $((5 * ${TEST_SLOWNESS:-1})) ] || fail "took $((SECONDS - since)) s"
+	gone "$command" || fail 'the command lives'
+	gone "$tunnel" || fail 'tunnel lives'
+	gone "$cloudflared" || fail 'cloudflared lives'
+}
+
+@test "-k waits for a command that ends within the grace" {
+	local command
+	start_tunnel -g 600 8080 sh -c 'trap "sleep 0.5; echo bye; exit" TERM; echo $$; while :; do sleep 0.05; done'
+	await test -s "$out"
+	command=$(head -n 1 "$out")
+	local tunnel_out=$out tunnel=$pid
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	gone "$command"
+	gone "$tunnel"
+	assert_equal "$(tail -n 1 "$tunnel_out")" bye
+}
+
+@test "a command that ignores TERM ends with its tunnel after the grace" {
+	start_tunnel -g 0.5 8080 sh -c 'echo $$; trap "" TERM; exec sleep 600'
+	await test -s "$out"
+	local command
+	command=$(<"$out")
+	adopt "$command"
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	assert_exit 1
+	gone "$command" || fail 'the command lives'
+}
+
+# A cloudflared that runs as somebody else: what is set-user-ID, or sudo, makes it so.
+cloudflared_of_second() {
+	use_others
+	cp "$(command -v setpriv)" "$others/setpriv"
+	chmod 4755 "$others/setpriv"
+	STAND_IN=$CLOUDFLARED
+	CLOUDFLARED=$others/wrapper
+	printf '#!/bin/sh\nexec "%s" --reuid=%s --regid=%s --clear-groups "%s" "$@"\n' \
+		"$others/setpriv" "$second" "$second" "$STAND_IN" >"$CLOUDFLARED"
+	chmod 755 "$CLOUDFLARED"
+	"${as_first[@]}" "$others/setpriv" --reuid="$second" true 2>/dev/null ||
+		skip 'set-user-ID has no effect here'
+}
+
+@test "a cloudflared that can't be signalled: said, and no wait without an end" {
+	cloudflared_of_second
+	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
+	await_url
+	await_cloudflared 1
+	adopt "$cloudflared"
+	kill -s TERM "$pid"
+	await_exit
+	assert_match "$(<"$err")" "tunnel: [^
+]*$cloudflared"
+	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
+	kill -s KILL "$cloudflared"
+}
+
+@test "-k of a tunnel whose cloudflared can't be signalled: said, and no wait without an end" {
+	local tunnel
+	cloudflared_of_second
+	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
+	await_url
+	tunnel=$pid
+	await_cloudflared 1
+	adopt "$cloudflared"
+	start_program "${as_first[@]}" "$TUNNEL" -k 8080
+	# The port is still public.
+	assert_exit 1
+	assert_match "$(<"$err")" "^tunnel: [^
+]*$cloudflared"
+	await_exit "$tunnel"
+	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
+	assert_equal "$(stop_signals "$cloudflared")" ''
+	kill -s KILL "$cloudflared"
+}
+
+@test "-k that may not signal a tunnel says so, and does not call it stopped" {
+	use_others
+	"${as_first[@]}" mkdir -m 700 "$XDG_RUNTIME_DIR/tunnel"
+	# A record of first's whose tunnel second runs.
+	"${as_first[@]}" touch "$XDG_RUNTIME_DIR/tunnel/localhost:8080"
+	cp "$ROOT/test/helpers/lock" "$others/lock"
+	start_program "$others/lock" -w "$XDG_RUNTIME_DIR/tunnel/localhost:8080"
+	await test -s "$out"
+	local stranger=$pid
+	start_program "${as_first[@]}" "$TUNNEL" -k 8080
+	assert_exit 1
+	assert_match "$(<"$err")" "^tunnel: [^
+]*$stranger"
+	alive "$stranger"
+}
+
+# stop_in_the_nick_of_time CALL:WHAT: -k, held up there, of a tunnel that ends meanwhile and whose
+# process id goes to somebody else, who lives on.
+stop_in_the_nick_of_time() {
+	local traced
+	trace_with "$1"
+	export TUNNEL
+	cat >"$TMPDIR/script" <<-'END'
+		held() {
+			{ read -r stat <"/proc/$stop/stat"; } 2>/dev/null
+			[[ ${stat##*) } = t* ]]
+		}
+		"$TUNNEL" 8080 >"$TMPDIR/url" 2>/dev/null &
+		tunnel=$!
+		until [ -s "$TMPDIR/url" ]; do sleep 0.05; done
+		"$@" "$TUNNEL" -k 8080 &
+		stop=$!
+		for i in {1..1000}; do
+			held && sleep 0.01 && held && break
+		done
+		kill -s KILL "$tunnel"
+		wait "$tunnel" 2>/dev/null
+		for i in {1..50}; do
+			echo $((tunnel - 1)) >/proc/sys/kernel/ns_last_pid || exit 77
+			sleep 600 &
+			victim=$!
+			[ $victim != "$tunnel" ] || break
+			kill -s KILL $victim
+		done
+		[ $victim = "$tunnel" ] || exit 77
+		held || exit 78
+		wait "$stop"
+		kill -s 0 "$victim" && echo lives
+	END
+	start_program unshare --pid --fork --mount-proc bash "$TMPDIR/script" "${traced[@]}"
+	await_exit
+	case $ended in
+	'exit 77') skip 'process ids cannot be chosen here' ;;
+	'exit 78') fail 'it was too slow for this test' ;;
+	esac
+	assert_equal "$1: $(tail -n 1 "$out")" "$1: lives"
+	rm "$TMPDIR/url"
+}
+
+@test "-k signals nobody who has just got the process id of its tunnel" {
+	need unshare
+	[ "$(id -u)" = 0 ] || skip 'only root may choose process ids'
+	stop_in_the_nick_of_time fcntl:delay_exit=1500000:when=1
+	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=1500000:when=1
+}
+
+# --- no signal is lost ----------------------------------------------------------------
+
+@test "a Ctrl-C that comes just before the command starts is not lost" {
+	start_options=(-g)
+	# The second is the command.
+	start_traced fork:delay_enter=1000000:when=2 8080 sleep 600
+	await_cloudflared 1
+	await held "$pid"
+	kill -s INT -- "-$pid"
+	await_exit
+	gone "$cloudflared"
+}

@@ -1,0 +1,170 @@
+#!/usr/bin/env bats
+# A tunnel that is stopping is no tunnel: nobody is given its URL, and the next one waits for its end.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# Starts a tunnel of port 8080, which takes two seconds to stop, and asks it to; sets $first, $old
+# and $cloudflared.
+begin_to_stop() {
+	export FAKE_MODE=slow-stop FAKE_DELAY=2
+	start_tunnel -v -g 600 8080
+	first=$pid first_err=$err
+	await_url
+	old=$url
+	await_cloudflared 1
+	kill -s TERM "$first"
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+}
+
+# That it was given its time, and has ended.
+assert_stopped_by_itself() {
+	assert_signal TERM "$first"
+	assert ended_itself "$first_err"
+	assert_equal "$(stop_signals "$cloudflared")" TERM
+}
+
+@test "-l leaves a tunnel out that is stopping" {
+	local arguments
+	begin_to_stop
+	for arguments in -l -lj; do
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended: $output$errors" "$arguments: exit 0: "
+	done
+	for arguments in '-l 8080' '-lj 8080'; do
+		# shellcheck disable=SC2086 # one word each
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended: $output" "$arguments: exit 1: "
+		assert_match "$errors" '^tunnel: [^
+]*localhost:8080'
+	done
+	alive "$first" || fail 'it was too quick for this test'
+	assert_stopped_by_itself
+}
+
+@test "-l leaves a tunnel out whose command or cloudflared has ended" {
+	export FAKE_MODE=slow-stop FAKE_DELAY=2
+	start_tunnel -g 600 8080 true
+	await_cloudflared 1
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	run_tunnel -l
+	assert_equal "$ended: $output$errors" 'exit 0: '
+	start_tunnel -g 600 8081 sh -c 'trap "echo caught; sleep 2; exit" TERM; echo ready; while :; do sleep 0.05; done'
+	await_text "$out" ready
+	await_cloudflared 2
+	kill -s KILL "$cloudflared"
+	await_text "$out" caught
+	run_tunnel -l
+	assert_equal "$ended: $output$errors" 'exit 0: '
+}
+
+@test "-b waits for the end of a tunnel that is stopping, then prints the URL of a new one" {
+	begin_to_stop
+	run_tunnel -b 8080
+	assert_equal "$ended" 'exit 0'
+	assert_match "$output" '^https://[a-z-]+\.trycloudflare\.com$'
+	[ "$output" != "$old" ] || fail 'it hands out the URL of one that is being stopped'
+	gone "$first" || fail 'two at a time'
+	gone "$cloudflared"
+	assert_stopped_by_itself
+	assert_equal "$("$TUNNEL" -l | cut -f 2)" "$output"
+	run_tunnel -k 8080
+}
+
+@test "a foreground tunnel, with and without a command, waits for the end of one that is stopping" {
+	local second second_out
+	begin_to_stop
+	start_tunnel 8080
+	second=$pid second_out=$out
+	await_url
+	[ "$url" != "$old" ]
+	gone "$first" || fail 'two at a time'
+	assert_stopped_by_itself
+	assert_quiet_but_for_the_warning
+	assert_equal "$("$TUNNEL" -l | cut -f 2,3)" "$url	$second"
+	await_cloudflared 2
+	kill -s TERM "$second"
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	# shellcheck disable=SC2016 # it is for the command
+	run_tunnel -r 8080 sh -c 'echo "$TUNNEL_PUBLIC_URL"'
+	assert_equal "$ended" 'exit 0'
+	assert_match "$output" '^https://'
+	[ "$output" != "$(<"$second_out")" ]
+	assert_signal TERM "$second"
+}
+
+assert_quiet_but_for_the_warning() {
+	assert_equal "$(grep -v 'nothing is listening' "$err")" ''
+}
+
+@test "several that wait for the end of one: exactly one cloudflared follows" {
+	local _ outs=() pids=() all
+	begin_to_stop
+	for _ in 1 2 3 4; do
+		start_tunnel -b 8080
+		outs+=("$out")
+		pids+=("$pid")
+	done
+	for pid in "${pids[@]}"; do
+		assert_exit 0
+	done
+	all=$(sort -u "${outs[@]}")
+	assert_match "$all" '^https://[a-z-]+\.trycloudflare\.com$'
+	[ "$all" != "$old" ]
+	assert_equal "$(cloudflared_starts | wc -l)" 2
+	assert_stopped_by_itself
+	run_tunnel -k 8080
+}
+
+@test "-k waits for a tunnel that is stopping, and sends it no second signal" {
+	begin_to_stop
+	# Past the half second after which it would count as insisting.
+	sleep 0.6
+	run_tunnel -k 8080
+	assert_equal "$ended: $output$errors" 'exit 0: '
+	gone "$first" || fail 'it lives'
+	gone "$cloudflared"
+	assert_stopped_by_itself
+}
+
+@test "a start that waits for the end of another heeds signals and its deadline" {
+	begin_to_stop
+	start_tunnel 8080
+	local second=$pid
+	kill -s INT "$second"
+	assert_signal INT "$second"
+	start_tunnel -b 8080
+	second=$pid
+	kill -s TERM "$second"
+	assert_signal TERM "$second"
+	run_tunnel -t 0.3 8080
+	assert_equal "$ended" 'exit 124'
+	assert_match "$errors" '^tunnel: '
+	run_tunnel -b -t 0.3 8080
+	assert_equal "$ended" 'exit 124'
+	assert_match "$errors" '^tunnel: '
+	alive "$first" || fail 'it was too quick for this test'
+	assert_equal "$(cloudflared_starts)" "$cloudflared"
+	assert_stopped_by_itself
+}
+
+@test "a record that is removed while its tunnel stops: the next tunnel is known all the same" {
+	begin_to_stop
+	start_tunnel -b 8080
+	local early=$pid early_out=$out
+	rm "$XDG_RUNTIME_DIR/tunnel/localhost:8080"
+	start_tunnel -b 8080
+	assert_exit 0
+	assert_exit 0 "$early"
+	await_url
+	[ "$url" != "$old" ]
+	assert_equal "$(<"$early_out")" "$url"
+	run_tunnel -l 8080
+	assert_equal "$ended" 'exit 0'
+	assert_contains "$output" "$url"
+	assert_stopped_by_itself
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	none_left_behind
+}

@@ -1,0 +1,237 @@
+#!/usr/bin/env bats
+# Suspending and resuming: the last word counts, and nothing freezes.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+setup() {
+	common_setup
+	use_terminals
+	# A shell would be busy with its traps.
+	CLOUDFLARED=$ROOT/test/helpers/flood
+}
+
+teardown() {
+	close_terminals
+	common_teardown
+}
+
+# Starts a tunnel, waits for its URL; sets $cloudflared.
+open_tunnel() {
+	start_tunnel "$@"
+	await_up
+}
+
+await_up() {
+	await listed "$pid"
+	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+}
+
+listed() {
+	"$TUNNEL" -l 2>/dev/null | grep -q "	$1	"
+}
+
+# Waits some microseconds; a fork takes longer.
+wait_briefly() {
+	local end=${EPOCHREALTIME/[!0-9]/}
+	end=$((end + $1))
+	while [ "${EPOCHREALTIME/[!0-9]/}" -lt "$end" ]; do
+		:
+	done
+}
+
+# Succeeds if one of the processes has been stopped; without a fork.
+any_stopped() {
+	local id stat
+	for id; do
+		{ read -r stat <"/proc/$id/stat"; } 2>/dev/null || continue
+		[[ ${stat##*) } != T* ]] || return 0
+	done
+	return 1
+}
+
+# suspend_and_resume ROUNDS PROCESS...: stops and continues $pid with 0 to 1 ms in between, after
+# which the processes run.
+suspend_and_resume() {
+	local round rounds=$1
+	shift
+	mkfifo "$TMPDIR/nothing"
+	exec 7<>"$TMPDIR/nothing"
+	for ((round = 0; round < rounds; round++)); do
+		kill -s TSTP "$pid"
+		wait_briefly $((round * 7 % 1000))
+		kill -s CONT "$pid"
+		# What went wrong stays wrong.
+		read -r -t 0.003 <&7 || :
+		! any_stopped "$@" || await ! any_stopped "$@" || return
+	done
+	# And after the last one all is done that there is to do.
+	await ! any_stopped "$@"
+}
+
+@test "TSTP, then CONT within a millisecond, again and again: it runs" {
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	open_tunnel 8080
+	suspend_and_resume 400 "$pid" "$cloudflared"
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+@test "TSTP, then CONT within a millisecond, again and again: its command runs" {
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	local command
+	open_tunnel 8080 sh -c 'echo $$; exec sleep 600'
+	await test -s "$out"
+	command=$(<"$out")
+	suspend_and_resume 200 "$pid" "$cloudflared" "$command"
+	kill -s TERM "$pid"
+	assert_exit 143
+}
+
+@test "CONT that comes while it is about to stop lets it run" {
+	local call
+	for call in kill tgkill rt_sigsuspend; do
+		start_traced "$call:delay_enter=300000" 8080
+		await_up
+		kill -s TSTP "$pid"
+		# It may have stopped otherwise.
+		within 1 held "$pid" || :
+		kill -s CONT "$pid"
+		kill -s TERM "$pid"
+		assert_signal TERM
+		gone "$cloudflared"
+	done
+}
+
+@test "TSTP, CONT, TSTP: the last word is to stop, and CONT still resumes it" {
+	local round
+	open_tunnel 8080
+	for round in {1..20}; do
+		kill -s TSTP "$pid"
+		wait_briefly $((round * 40))
+		kill -s CONT "$pid"
+		wait_briefly $((round * 40))
+		kill -s TSTP "$pid"
+		await stopped "$pid"
+		await stopped "$cloudflared"
+		kill -s CONT "$pid"
+		await ! stopped "$pid"
+		await ! stopped "$cloudflared"
+	done
+}
+
+@test "a signal that was ignored at the start is so while it is resumed, too" {
+	start_options=(-i HUP)
+	# It makes the moment long in which something could go wrong.
+	start_traced rt_sigaction:delay_exit=10000 8080
+	await_up
+	kill -s TSTP "$pid"
+	await stopped "$cloudflared"
+	await held "$pid"
+	kill -s CONT "$pid"
+	mkfifo "$TMPDIR/nothing"
+	exec 7<>"$TMPDIR/nothing"
+	hang_up_until_resumed || fail 'cloudflared was not resumed'
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
+# Every millisecond, for some seconds at most.
+hang_up_until_resumed() {
+	local _
+	for _ in {1..5000}; do
+		kill -s HUP "$pid" 2>/dev/null || return 0
+		any_stopped "$cloudflared" || return 0
+		read -r -t 0.001 <&7 || :
+	done
+	return 1
+}
+
+# --- at a terminal --------------------------------------------------------------------
+
+# Sets $tunnel and $cloudflared.
+await_tunnel() {
+	await_cloudflared 1
+	await grep -q '^PPid' "/proc/$cloudflared/status"
+	tunnel=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$cloudflared/status")
+	await listed "$tunnel"
+}
+
+@test "Ctrl-Z where no shell could resume it, its standard error elsewhere, freezes nothing" {
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	local program tunnel
+	# tmux itself would resume its own child.
+	for program in "'$TUNNEL' 8080 2>'$TMPDIR/errors'; exit" \
+		"'$TUNNEL' 8080 2>'$TMPDIR/errors' </dev/null >'$TMPDIR/output'; exit" \
+		"'$TUNNEL' 8080 sleep 600 2>'$TMPDIR/errors'; exit"; do
+		rm -f "$FAKE_DIR/starts"
+		open_terminal 80 "sh -c \"$program\""
+		await_tunnel
+		terminal send-keys C-z
+		# In order, so that this comes when that has had its effect.
+		kill -s WINCH "$tunnel"
+		terminal send-keys C-c
+		await gone "$tunnel"
+		gone "$cloudflared"
+	done
+}
+
+@test "Ctrl-Z where no shell could resume it lets the log be read and the URL work" {
+	local tunnel
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo https://a-b-c-d.trycloudflare.com "INF Registered tunnel connection" >&2
+		until next; [ "$word" = end ]; do echo "got $word" >&2; done'
+	open_terminal 80 "sh -c \"'$TUNNEL' -v 8080 2>'$TMPDIR/errors'; exit\""
+	await_tunnel
+	terminal send-keys C-z
+	next before
+	await_text "$TMPDIR/errors" 'got before'
+	terminal send-keys C-z
+	next after
+	await_text "$TMPDIR/errors" 'got after'
+	terminal send-keys C-c
+	await gone "$tunnel"
+}
+
+@test "a command that stops itself stops the job, and fg resumes it, as with env(1)" {
+	local program
+	for program in env 'tunnel 8080'; do
+		open_terminal 80
+		enter "$program sh -c 'echo \"go on\"; kill -s TSTP \$\$; echo \"go\" further'"
+		await_screen $'\ngo on'
+		await_screen Stopped
+		enter fg
+		await_screen $'\ngo further'
+		# shellcheck disable=SC2016 # it is for the other shell
+		enter 'echo status=$?'
+		await_screen status=0
+		terminal kill-server
+	done
+}
+
+@test "a command that was stopped by itself is resumed with its tunnel by bg, too" {
+	open_terminal 80
+	enter "tunnel 8080 sh -c 'echo \"go on\"; kill -s TSTP \$\$; echo \"go\" further'"
+	await_screen $'\ngo on'
+	await_screen Stopped
+	enter bg
+	# Wherever the shell's prompt is by then.
+	await_screen 'go further'
+	await_cloudflared 1
+	await gone "$cloudflared"
+}
+
+@test "a command that stops itself where no shell could resume it: the tunnel is heard all the same" {
+	local tunnel
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	open_terminal 80 "sh -c \"'$TUNNEL' 8080 sh -c 'echo go on; kill -s STOP \\\$\\\$' 2>'$TMPDIR/errors'; exit\""
+	await_screen 'go on'
+	await_tunnel
+	kill -s TERM "$tunnel"
+	# It may have ended by that already.
+	kill -s CONT "$tunnel" 2>/dev/null || :
+	await gone "$tunnel"
+	gone "$cloudflared"
+}
