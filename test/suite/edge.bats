@@ -1,0 +1,201 @@
+#!/usr/bin/env bats
+# The connection to Cloudflare's edge: HTTP/2 where UDP is blocked, what is lost and back,
+# what is dead; and what is said about why it failed.
+
+# shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+
+# start_driven ARGUMENT...: a tunnel whose cloudflared does what `drive` tells it.
+start_driven() {
+	mkfifo "$FAKE_DIR/control"
+	exec 7<>"$FAKE_DIR/control"
+	FAKE_MODE=driven start_tunnel "$@"
+	await_cloudflared 1
+}
+
+drive() {
+	printf '%s\n' "$@" >&7
+}
+
+state_is() {
+	[ "$("$TUNNEL" -l 8080 2>/dev/null | cut -f 5)" = "$1" ]
+}
+
+times_said() {
+	grep -c "^tunnel: .*$1" "$err" || :
+}
+
+# --- HTTP/2 ---------------------------------------------------------------------------
+
+@test "where UDP is blocked the tunnel comes by HTTP/2, and nobody sees a URL that never worked" {
+	local options
+	for options in '' -b -j; do
+		rm -f "$FAKE_DIR/starts"
+		# shellcheck disable=SC2086 # an option or none
+		FAKE_MODE=udp-blocked FAKE_DELAY=0.3 start_tunnel $options 8080
+		await_cloudflared 2
+		await test -s "$out"
+		assert_contains "$(<"$out")" "$(cloudflared_url "$cloudflared")"
+		assert_equal "$(wc -l <"$out" | tr -d ' ')" 1
+		assert_contains "$(cloudflared_environment "$cloudflared")" \
+			TUNNEL_TRANSPORT_PROTOCOL=http2
+		gone "$(head -n 1 "$FAKE_DIR/starts")" || fail 'two at a time'
+		run_tunnel -k 8080
+	done
+}
+
+@test "later starts of a tunnel keep to HTTP/2" {
+	FAKE_MODE=udp-blocked FAKE_DELAY=0.3 start_tunnel -r 8080
+	await_cloudflared 2
+	await_url
+	kill -s KILL "$cloudflared"
+	await_cloudflared 3
+	assert_contains "$(cloudflared_environment "$cloudflared")" TUNNEL_TRANSPORT_PROTOCOL=http2
+}
+
+@test "a protocol that the user has chosen stays, and the message tells of HTTP/2" {
+	export TUNNEL_TRANSPORT_PROTOCOL=quic
+	FAKE_MODE=udp-blocked FAKE_DELAY=0.3 run_tunnel -t 2 8080
+	assert_equal "$ended: $output" 'exit 124: '
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+	assert_contains "$errors" TUNNEL_TRANSPORT_PROTOCOL=http2
+}
+
+# --- alive isn't working --------------------------------------------------------------
+
+@test "an edge that is lost is in the list at once, said once after the deadline, and said to be back" {
+	start_driven -t 3 8080
+	drive url register
+	await_url
+	await state_is up
+	drive lose
+	await state_is lost
+	assert_contains "$("$TUNNEL" -lj 8080)" '"state":"lost"'
+	await contains "$err" 'no connection'
+	drive lose
+	drive register
+	await state_is up
+	await contains "$err" 'again'
+	assert_equal "$(times_said 'no connection')" 1
+	assert_equal "$(times_said again)" 1
+	assert_equal "$(wc -l <"$out" | tr -d ' ')" 1
+}
+
+@test "-b beside a tunnel without an edge waits until it is back" {
+	start_driven -t 0 8080
+	drive url register
+	await_url
+	local first=$url
+	drive lose
+	await state_is lost
+	FAKE_MODE=connect start_tunnel -b 8080
+	drive register
+	assert_exit 0
+	assert_equal "$(<"$out")" "$first"
+}
+
+@test "-r: a tunnel that the edge refuses is renewed, in the words of each version" {
+	local mode
+	for mode in edge-gone edge-forgets; do
+		rm -f "$FAKE_DIR/starts"
+		FAKE_MODE=$mode FAKE_DELAY=0.2 start_tunnel -r -t 2 8080
+		await_cloudflared 2
+		kill -s TERM "$pid"
+		assert_signal TERM
+	done
+}
+
+@test "-r: a tunnel whose edge is lost with the network is left alone" {
+	start_driven -r -t 1 8080
+	drive url register
+	await_url
+	drive lose
+	await contains "$err" 'no connection'
+	drive register
+	await contains "$err" again
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+}
+
+# --- its surroundings -----------------------------------------------------------------
+
+@test "what would make something else of the tunnel doesn't reach cloudflared, whatever its value" {
+	TUNNEL_NAME=mine TUNNEL_HELLO_WORLD=false TUNNEL_BASTION='' start_tunnel 8080
+	await_url
+	await_cloudflared 1
+	assert_equal "$(cloudflared_environment "$cloudflared" |
+		grep -E '^TUNNEL_(NAME|HELLO_WORLD|BASTION)=')" ''
+}
+
+@test "a value that cloudflared can't read, seen by exit 0 and no word or a page of help, is told" {
+	local mode
+	for mode in silent-exit help-page; do
+		FAKE_MODE=$mode run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_match "$errors" 'tunnel: a variable has a value that it cannot read'
+		refute_contains "$errors" 'cloudflared: '
+	done
+	NO_TLS_VERIFY=yes run_tunnel 8080
+	assert_match "$errors" 'tunnel: a variable has a value that it cannot read'
+}
+
+# --- hints ----------------------------------------------------------------------------
+
+@test "each cause has its cure, from text and from JSON, from 2026 and 2023" {
+	local output_format version mode cure
+	while read -r mode cure; do
+		for version in 2026 2023; do
+			for output_format in '' json; do
+				TUNNEL_LOG_OUTPUT=$output_format FAKE_VERSION=$version FAKE_MODE=$mode \
+					FAKE_DELAY=0 run_tunnel 8080
+				assert_equal "$ended" 'exit 1'
+				assert_match "$(grep '^tunnel: ' "$err")" "$cure"
+				refute_contains "$errors" 'Thank you for trying'
+			done
+		done
+	done <<-'END'
+		rate-limited wait some minutes
+		no-network network
+		no-dns DNS
+		dns-timeout DNS
+		api-refused api.trycloudflare.com
+		api-hang api.trycloudflare.com
+		certificate ca-certificates
+		clock clock
+		captive-portal captive portal
+		no-tunnel-id makes no sense
+	END
+}
+
+@test "an edge that refuses the tunnel is no blocked port" {
+	FAKE_MODE=edge-refuses run_tunnel -t 1 8080
+	assert_equal "$ended" 'exit 124'
+	assert_contains "$errors" "doesn't accept the tunnel"
+	refute_contains "$(grep '^tunnel: ' "$err")" 7844
+}
+
+@test "an origin's 429, the table of pre-checks, DNS and IPv6 are not taken for something else" {
+	local cause line
+	while read -r cause line; do
+		cloudflared_script <<<"echo '2026-11-25T10:00:00Z $line' >&2; exit 1"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		if [ "$cause" = none ]; then
+			assert_equal "$(grep '^tunnel: ' "$err" | grep -vc warning)" 1
+		else
+			assert_match "$(grep '^tunnel: ' "$err")" "$cause"
+			refute_contains "$(grep '^tunnel: ' "$err")" 'port 7844'
+		fi
+	done <<-'END'
+		none DBG 429 Too Many Requests connIndex=0 originService=http://localhost:8080
+		none INF |  ERROR: Allow outbound QUIC traffic on port 7844 or use HTTP2.  |
+		none ERR error="dial tcp 127.0.0.1:8080: connect: connection refused" originService=http://localhost:8080
+		DNS ERR Failed to dial a quic connection error="failed to dial to edge with quic: lookup region1.v2.argotunnel.com: no such host"
+		TUNNEL_EDGE_IP_VERSION=4 ERR Failed to dial a quic connection error="dial udp [2606:4700:a0::1]:7844: connect: network is unreachable"
+	END
+}
+
+@test "the end of cloudflared by a signal is told by its name" {
+	FAKE_MODE=die-by-signal FAKE_SIGNAL=SEGV run_tunnel -n 8080
+	assert_match "$errors" 'signal 11, SIGSEGV'
+}
