@@ -65,16 +65,19 @@
 #define VERSION "2.0"
 #define ZONE "trycloudflare.com"
 #define DIGITS "0123456789"
-#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define CAPITALS "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define LETTERS "abcdefghijklmnopqrstuvwxyz" CAPITALS
 #define NAME_CHARS DIGITS LETTERS "-_"
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Compilers that can check the format of what is said are asked to. */
+/* Compilers that can check these are told. */
 #if defined(__GNUC__)
 #define PRINTF_LIKE(text, first) \
 	__attribute__((format(printf, text, first)))
+#define NORETURN __attribute__((noreturn))
 #else
 #define PRINTF_LIKE(text, first)
+#define NORETURN
 #endif
 
 enum {	/* bytes, with the NUL that ends a string */
@@ -356,23 +359,36 @@ same_name(const char *one, const char *other)
 	return strncasecmp(one, other, strlen(one) + 1) == 0;
 }
 
-/* Finds a string before `end`.  Returns NULL if it isn't there. */
+/* Finds a string in a line, which a newline ends, or the text. */
 static const char *
-find(const char *text, const char *end, const char *wanted)
+find(const char *line, const char *wanted)
 {
 	size_t length = strlen(wanted);
 
-	while ((size_t)(end - text) >= length) {
-		size_t places = (size_t)(end - text) - length + 1;
-
-		text = memchr(text, wanted[0], places);
-		if (text == NULL)
-			return NULL;
-		if (memcmp(text, wanted, length) == 0)
-			return text;
-		text++;
-	}
+	for (; *line != '\0' && *line != '\n'; line++)
+		if (strncmp(line, wanted, length) == 0)
+			return line;
 	return NULL;
+}
+
+static size_t
+line_length(const char *line)
+{
+	return strcspn(line, "\n");
+}
+
+/* Says whether a line has its newline. */
+static bool
+is_whole(const char *line)
+{
+	return line[line_length(line)] == '\n';
+}
+
+/* Returns where the next line begins, or the text ends. */
+static const char *
+next_line(const char *line)
+{
+	return line + line_length(line) + (is_whole(line) ? 1 : 0);
 }
 
 /* How many bytes a UTF-8 character has that begins so; 1 if none does. */
@@ -429,8 +445,8 @@ now_ms(void)
 }
 
 /*
- * Writes a time of day as 2026-11-21T01:58:36Z.  The libraries' way is twice
- * as large as all of our records.
+ * Writes a time of day as 2026-11-21T01:58:36Z.  musl's gmtime_r
+ * is larger than all of our records.
  */
 static void
 format_time(char text[TIME_SIZE], time_t when)
@@ -716,7 +732,7 @@ put_line(const char *who, const char *text, size_t length, int wait_ms)
 static void say(const char *text, ...) PRINTF_LIKE(1, 2);
 
 /* Says what is wrong with the arguments, and exits. */
-static void refuse(const char *text, ...) PRINTF_LIKE(1, 2);
+static void refuse(const char *text, ...) PRINTF_LIKE(1, 2) NORETURN;
 
 static void
 say_list(const char *text, va_list arguments, const char *addition)
@@ -892,7 +908,7 @@ parse_authority(const char *text, int default_port, struct origin *origin)
 static enum origin_fault
 parse_origin(const char *text, struct origin *origin)
 {
-	const char *separator = find(text, text + strlen(text), "://");
+	const char *separator = find(text, "://");
 	const char *scheme = "http";
 	char authority[ORIGIN_SIZE];
 	enum origin_fault fault;
@@ -1028,6 +1044,7 @@ struct options {
 	const char *start_text;		/* -t as it was typed */
 	char letters[64];		/* all that were given */
 	char **command;			/* NULL: none */
+	char **typed;			/* all arguments, as typed */
 };
 
 static const char usage_text[] =
@@ -1051,95 +1068,151 @@ static const char usage_text[] =
 /* What people type who know another program, and what to type here. */
 static const struct mistake {
 	char typed[14];
-	char option[12];	/* "": none is needed */
-	bool takes_origin;
+	char option[4];		/* "": none is needed */
 } mistakes[] = {
-	{ "stop", " -k", true },	{ "kill", " -k", true },
-	{ "list", " -l", false },	{ "ls", " -l", false },
-	{ "start", "", true },		{ "run", "", true },
-	{ "http", "", true },		{ "help", " -h", false },
-	{ "version", " -V", false },	{ "-p", "", true },
-	{ "-d", " -b", true },		{ "--quiet", "", true },
-	{ "--port", "", true },		{ "--url", "", true },
-	{ "--all", " -ka", false },	{ "--background", " -b", true },
-	{ "--daemon", " -b", true },	{ "--detach", " -b", true },
-	{ "--cloudflared", " -c PATH", true },
-	{ "--grace", " -g SECONDS", true },
-	{ "--timeout", " -t SECONDS", true },
-	{ "--json", " -j", true },	{ "--kill", " -k", true },
-	{ "--stop", " -k", true },	{ "--list", " -l", false },
-	{ "--now", " -n", true },	{ "--no-wait", " -n", true },
-	{ "--restart", " -r", true },	{ "--retry", " -r", true },
-	{ "--verbose", " -v", true },	{ "--debug", " -v", true },
-	{ "--wait", " -w", true },	{ "--input", " -i", true },
+	{ "stop", "-k" },	{ "kill", "-k" },	{ "all", "-a" },
+	{ "list", "-l" },	{ "ls", "-l" },		{ "start", "" },
+	{ "run", "" },		{ "http", "" },		{ "help", "-h" },
+	{ "version", "-V" },	{ "-p", "" },		{ "-d", "-b" },
+	{ "--port", "" },	{ "--url", "" },	{ "--quiet", "" },
+	{ "--all", "-ka" },	{ "--background", "-b" },
+	{ "--daemon", "-b" },	{ "--detach", "-b" },
+	{ "--cloudflared", "-c" },			{ "--grace", "-g" },
+	{ "--timeout", "-t" },	{ "--json", "-j" },	{ "--kill", "-k" },
+	{ "--stop", "-k" },	{ "--list", "-l" },	{ "--now", "-n" },
+	{ "--no-wait", "-n" },	{ "--restart", "-r" },	{ "--retry", "-r" },
+	{ "--verbose", "-v" },	{ "--debug", "-v" },	{ "--wait", "-w" },
+	{ "--input", "-i" },
 };
 
+/*
+ * Finds a known mistake: --port, --port=8080 or -p8080.  Then *value is what
+ * is attached to it, or "".
+ */
 static const struct mistake *
-find_mistake(const char *typed)
+find_mistake(const char *typed, const char **value)
 {
-	size_t length = strcspn(typed, "=");
-
 	for (size_t i = 0; i < COUNT(mistakes); i++) {
 		const char *known = mistakes[i].typed;
+		bool is_letter = known[0] == '-' && known[1] != '-';
+		size_t length = strlen(known);
 
-		if (strlen(known) == length &&
-		    strncmp(typed, known, length) == 0)
+		if (!starts_with(typed, known))
+			continue;
+		*value = typed + length + (typed[length] == '=' ? 1 : 0);
+		if (typed[length] == '\0' || typed[length] == '=' || is_letter)
 			return &mistakes[i];
 	}
 	return NULL;
 }
 
-/* The first of these arguments that is an origin, or an example of one. */
-static const char *
-suggest_origin(const char *typed, char **arguments)
+static bool
+is_option(const char *argument)
 {
-	const char *value = strchr(typed, '=');
+	return argument != NULL && argument[0] == '-' && argument[1] != '\0';
+}
+
+static bool
+is_origin(const char *text)
+{
 	struct origin origin;
 
-	if (value != NULL && parse_origin(value + 1, &origin) == ORIGIN_RIGHT)
-		return value + 1;
+	return parse_origin(text, &origin) == ORIGIN_RIGHT;
+}
+
+/* Adds a word to a command line, as a shell has to be given it. */
+static void
+add_word(char line[MESSAGE_SIZE], const char *word)
+{
+	bool plain = word[0] != '\0' &&
+	    consists_of(word, NAME_CHARS "./:=@%+,[]");
+	const char *quote = plain ? "" : "'";
+	size_t length = strlen(line);
+
+	snprintf(line + length, MESSAGE_SIZE - length, " %s%s%s", quote, word,
+	    quote);
+}
+
+/* Says whether the next argument belongs to these letters: -t, -vt. */
+static bool
+takes_argument(const char *option)
+{
+	return strchr("cgt", option[strlen(option) - 1]) != NULL;
+}
+
+/*
+ * Puts a command line with a mistake in order: the options by our letters,
+ * the origins, the command.  Words that nobody knows are left out.
+ */
+static void
+mend(char **arguments, char line[MESSAGE_SIZE])
+{
+	char operands[MESSAGE_SIZE] = "";
+	bool alone = false;
+
+	snprintf(line, MESSAGE_SIZE, "tunnel");
+	for (; *arguments != NULL; arguments++) {
+		const char *word = *arguments;
+		const char *value = "";
+		const struct mistake *mistake = find_mistake(word, &value);
+
+		if (mistake != NULL)
+			word = mistake->option;
+		if (word[0] == '-' && strcmp(word, "--") != 0) {
+			add_word(line, word);
+			alone = alone || strpbrk(word, "ahlV") != NULL;
+		} else if (is_origin(word)) {
+			add_word(operands, word);
+		} else if (mistake == NULL && operands[0] != '\0') {
+			break;		/* the command begins */
+		}
+		if (is_option(word) && takes_argument(word)) {
+			if (value[0] == '\0' && arguments[1] != NULL)
+				value = *++arguments;
+			add_word(line, value);
+		} else if (is_origin(value)) {
+			add_word(operands, value);
+		}
+	}
+	if (operands[0] == '\0' && !alone)
+		add_word(operands, "8080");
 	for (; *arguments != NULL; arguments++)
-		if (parse_origin(*arguments, &origin) == ORIGIN_RIGHT)
-			return *arguments;
-	return "8080";
+		add_word(operands, *arguments);
+	copy_text(line + strlen(line), MESSAGE_SIZE - strlen(line), operands);
 }
 
 /* Tells, if it is a known mistake, what to type instead, and exits. */
 static void
-refuse_mistake(const char *what, const char *typed, char **arguments)
+refuse_mistake(const struct options *options, const char *what,
+    const char *typed)
 {
-	const struct mistake *mistake = find_mistake(typed);
-	const char *origin;
+	char line[MESSAGE_SIZE];
+	const char *value;
 
-	if (mistake == NULL)
+	if (find_mistake(typed, &value) == NULL)
 		return;
-	if (!mistake->takes_origin)
-		refuse("%s: %s: type tunnel%s", what, typed, mistake->option);
-	/* SECONDS, PATH: what is next isn't the origin */
-	if (strlen(mistake->option) > 3 && *arguments != NULL)
-		arguments++;
-	origin = suggest_origin(typed, arguments);
-	refuse("%s: %s: type tunnel%s %s", what, typed, mistake->option,
-	    origin);
+	mend(options->typed, line);
+	refuse("%s: %s: type %s", what, typed, line);
 }
 
 /* Takes an origin from the arguments, or tells what is wrong with it. */
 static void
-take_origin(char **operand, struct origin *origin)
+take_origin(const struct options *options, const char *typed,
+    struct origin *origin)
 {
-	enum origin_fault fault = parse_origin(*operand, origin);
+	enum origin_fault fault = parse_origin(typed, origin);
 
 	if (fault == ORIGIN_RIGHT)
 		return;
-	refuse_mistake("not an origin", *operand, operand + 1);
+	refuse_mistake(options, "not an origin", typed);
 	if (fault == ORIGIN_PATH)
-		refuse("%s: %s: type tunnel %s", origin_faults[fault],
-		    *operand, origin->url);
-	if (fault == ORIGIN_NO_PORT && !is_empty(origin->host) &&
-	    strchr(*operand, '.') == NULL && (*operand)[0] != '[' &&
-	    strcmp(origin->host, "localhost") != 0)
-		fault = ORIGIN_NONE;	/* a word of no meaning here */
-	refuse("%s: %s", origin_faults[fault], *operand);
+		refuse("%s: %s: type tunnel %s", origin_faults[fault], typed,
+		    origin->url);
+	/* a word, such as a command's, that has no meaning here */
+	if (fault == ORIGIN_NO_PORT && consists_of(typed, NAME_CHARS) &&
+	    strcmp(typed, "localhost") != 0)
+		fault = ORIGIN_NONE;
+	refuse("%s: %s", origin_faults[fault], typed);
 }
 
 /*
@@ -1228,21 +1301,15 @@ take_option(struct options *options, int letter)
 }
 
 /* Takes a word that getopt doesn't know: most have a letter here. */
-static void
-take_long_option(struct options *options, char **arguments)
+static NORETURN void
+take_long_option(struct options *options, const char *typed)
 {
-	if (strcmp(arguments[0], "--help") == 0)
+	if (strcmp(typed, "--help") == 0)
 		take_option(options, 'h');
-	if (strcmp(arguments[0], "--version") == 0)
+	if (strcmp(typed, "--version") == 0)
 		take_option(options, 'V');
-	refuse_mistake("unknown option", arguments[0], arguments + 1);
-	refuse("unknown option: %s", arguments[0]);
-}
-
-static bool
-is_option(const char *argument)
-{
-	return argument != NULL && argument[0] == '-' && argument[1] != '\0';
+	refuse_mistake(options, "unknown option", typed);
+	refuse("unknown option: %s", typed);
 }
 
 /*
@@ -1254,25 +1321,25 @@ take_options(struct options *options, int argc, char **argv)
 {
 	size_t count = 0;
 
+	options->typed = argv + 1;
 	opterr = 0;
 	while (optind < argc && is_option(argv[optind])) {
-		char **rest = argv + optind;
-		char typed[] = { '-', '?', '\0' };
+		const char *typed = argv[optind];
+		char option[] = { '-', '?', '\0' };
 		int letter;
 
-		if (starts_with(rest[0], "--") && rest[0][2] != '\0')
-			take_long_option(options, rest);
+		if (starts_with(typed, "--") && typed[2] != '\0')
+			take_long_option(options, typed);
 		letter = getopt(argc, argv, ":abc:g:hijklnrt:vVw");
 		if (letter == -1)
 			return;		/* "--" */
-		typed[1] = (char)optopt;
+		option[1] = (char)optopt;
 		if (letter == ':')
-			refuse("an argument is missing after %s", typed);
-		if (letter == '?') {
-			rest[0] += rest[0][1] == (char)optopt ? 2 : 0;
-			refuse_mistake("unknown option", typed, rest);
-			refuse("unknown option: %s", typed);
-		}
+			refuse("an argument is missing after %s", option);
+		if (letter == '?' && typed[1] == option[1])
+			refuse_mistake(options, "unknown option", typed);
+		if (letter == '?')
+			refuse("unknown option: %s", option);
 		take_option(options, letter);
 		if (strchr(options->letters, letter) == NULL)
 			options->letters[count++] = (char)letter;
@@ -1280,65 +1347,62 @@ take_options(struct options *options, int argc, char **argv)
 }
 
 /* What goes together: the letters that each way to use tunnel takes. */
-static const struct use {
+enum use { USE_KILL, USE_LIST, USE_BACKGROUND, USE_COMMAND, USE_ALONE };
+
+static const struct {
 	const char *name;
 	const char *letters;
 } uses[] = {
-	{ "-k", "ka" },
-	{ "-l", "lj" },
-	{ "-b", "bcgjnrtvw" },
-	{ "a command", "cgnrtvw" },
-	{ "an origin alone", "cgijnrtvw" },
+	[USE_KILL] = { "-k", "ka" },
+	[USE_LIST] = { "-l", "lj" },
+	[USE_BACKGROUND] = { "-b", "bcgjnrtvw" },
+	[USE_COMMAND] = { "a command", "cgnrtvw" },
+	[USE_ALONE] = { "an origin alone", "cgijnrtvw" },
 };
 
-static const struct use *
+static enum use
 choose_use(const struct options *options)
 {
 	if (options->kill)
-		return &uses[0];
+		return USE_KILL;
 	if (options->list)
-		return &uses[1];
+		return USE_LIST;
 	if (options->background)
-		return &uses[2];
-	return options->command != NULL ? &uses[3] : &uses[4];
+		return USE_BACKGROUND;
+	return options->command != NULL ? USE_COMMAND : USE_ALONE;
 }
 
 static void
 check_combination(const struct options *options)
 {
-	const struct use *use = choose_use(options);
+	enum use use = choose_use(options);
 
 	if (options->all && !options->kill)
 		refuse("-a goes only with -k");
 	if (options->now && options->wait)
 		refuse("-n and -w exclude each other");
 	for (const char *letter = options->letters; *letter != '\0'; letter++)
-		if (strchr(use->letters, *letter) == NULL)
-			refuse("-%c doesn't go with %s", *letter, use->name);
+		if (strchr(uses[use].letters, *letter) == NULL)
+			refuse("-%c doesn't go with %s", *letter,
+			    uses[use].name);
 	if (options->background && options->command != NULL)
 		refuse("-b doesn't go with a command");
 }
 
-/* Tells where an option belongs, with the argument that it may take. */
-static void
-refuse_order(char **operands)
+/* Tells where an option belongs that was found behind the origin. */
+static NORETURN void
+refuse_order(const struct options *options)
 {
-	const char *option = operands[1];
-	const char *value = operands[2];
+	char line[MESSAGE_SIZE];
 
-	refuse_mistake("unknown option", option, operands);
-	if (value == NULL || strchr("cgt", option[strlen(option) - 1]) == NULL)
-		value = "";
-	refuse("options go before the origin: type tunnel %s%s%s %s", option,
-	    value[0] != '\0' ? " " : "", value, operands[0]);
+	mend(options->typed, line);
+	refuse("options go before the origin: type %s", line);
 }
 
 /* Takes the command, which stands behind the origin, perhaps after "--". */
 static void
 take_command(struct options *options, char **operands)
 {
-	struct origin other;
-
 	if (operands[1] == NULL)
 		return;
 	if (strcmp(operands[1], "--") == 0) {
@@ -1346,8 +1410,8 @@ take_command(struct options *options, char **operands)
 		if (operands[1] == NULL)
 			refuse("a command is missing after --");
 	} else if (operands[1][0] == '-') {
-		refuse_order(operands);
-	} else if (parse_origin(operands[1], &other) == ORIGIN_RIGHT) {
+		refuse_order(options);
+	} else if (is_origin(operands[1])) {
 		refuse("one origin a tunnel: type tunnel -b %s; tunnel -b %s",
 		    operands[0], operands[1]);
 	}
@@ -1356,29 +1420,41 @@ take_command(struct options *options, char **operands)
 	options->command = operands + 1;
 }
 
+/* Says that there is no origin, and where it may have gone. */
+static NORETURN void
+refuse_nothing(const struct options *options, char **operands)
+{
+	if (options->letters[0] != '\0' && is_origin(operands[-1]))
+		refuse("an origin is missing: %s is the argument of %s",
+		    operands[-1], operands[-2]);
+	refuse("an origin is missing, such as 8080%s",
+	    options->kill ? ", or -a for all" : "");
+}
+
 /* Checks the operands, and sets the origin: the first, if there are more. */
 static void
 take_operands(struct options *options, char **operands, struct origin *origin)
 {
-	bool several = options->kill || options->list;
 	struct origin other;
 
 	if (operands[0] == NULL) {
 		check_combination(options);
 		if (!options->list && !options->all)
-			refuse("an origin is missing, such as 8080");
+			refuse_nothing(options, operands);
 		return;
 	}
 	if (options->all && options->kill)
 		refuse("-ka takes no origin: %s", operands[0]);
-	take_origin(operands, origin);
-	if (!several)
+	take_origin(options, operands[0], origin);
+	if (!options->kill && !options->list) {
 		take_command(options, operands);
-	for (size_t i = 1; several && operands[i] != NULL; i++) {
+		check_combination(options);
+		return;
+	}
+	for (size_t i = 1; operands[i] != NULL; i++) {
 		if (operands[i][0] == '-')
-			refuse("options go before the origin: %s",
-			    operands[i]);
-		take_origin(operands + i, &other);
+			refuse_order(options);
+		take_origin(options, operands[i], &other);
 	}
 	check_combination(options);
 }
@@ -1471,12 +1547,12 @@ name_level(const char *name)
 
 /* Finds a member of a JSON object.  Returns where its string begins. */
 static const char *
-find_member(const char *line, const char *end, const char *name)
+find_member(const char *line, const char *name)
 {
-	const char *member = find(line, end, name);
+	const char *member = find(line, name);
 
 	while (member != NULL && member[-1] == '\\')
-		member = find(member + 1, end, name);
+		member = find(member + 1, name);
 	return member != NULL ? member + strlen(name) : NULL;
 }
 
@@ -1485,91 +1561,85 @@ find_member(const char *line, const char *end, const char *name)
  * is "TIME LVL message field=value", JSON {"level":"...","message":"..."}.
  */
 static const char *
-read_level(const char *line, const char *end, enum level *level)
+read_level(const char *line, enum level *level)
 {
 	const char *message = line;
 	const char *name;
 
 	*level = LEVEL_NONE;
-	if (line < end && line[0] == '{') {
-		name = find_member(line + 1, end, "\"level\":\"");
-		message = find_member(line + 1, end, "\"message\":\"");
+	if (line[0] == '{') {
+		name = find_member(line + 1, "\"level\":\"");
+		message = find_member(line + 1, "\"message\":\"");
 		if (name != NULL)
 			*level = name_level(name);
-		return message != NULL ? message : end;
+		return message != NULL ? message : line + line_length(line);
 	}
-	if (message < end && strchr(DIGITS, message[0]) != NULL) {
-		message = memchr(line, ' ', (size_t)(end - line));
-		message = message != NULL ? message + 1 : line;
-	}
-	if (end - message < 4 || message[3] != ' ')
+	if (strspn(line, DIGITS) > 0 && find(line, " ") != NULL)
+		message = find(line, " ") + 1;
+	if (strspn(message, CAPITALS) != 3 || message[3] != ' ')
 		return message;
-	for (size_t i = 0; i < 3; i++)
-		if (message[i] < 'A' || message[i] > 'Z')
-			return message;
 	*level = name_level(message);
 	return message + 4;
 }
 
 /* What a line tells of the connection to Cloudflare's edge. */
 enum edge_event {
-	EDGE_SILENT,		/* nothing */
-	EDGE_REGISTERED,	/* it is there */
-	EDGE_LOST,		/* it isn't there any more */
-	EDGE_RETRYING,		/* cloudflared tries again */
-	EDGE_REFUSED,		/* the edge has said no */
-	EDGE_UNSERVED,		/* the same, if cloudflared tried again */
-	EDGE_UNREACHABLE,	/* the edge doesn't answer */
-	EDGE_QUIC_FAILED	/* the edge doesn't answer by UDP */
+	EVENT_NONE,		/* nothing */
+	EVENT_REGISTERED,	/* it is there */
+	EVENT_LOST,		/* it isn't there any more */
+	EVENT_RETRYING,		/* cloudflared tries again */
+	EVENT_REFUSED,		/* the edge has said no */
+	EVENT_UNSERVED,		/* the same, if cloudflared tried again */
+	EVENT_UNREACHABLE,	/* the edge doesn't answer */
+	EVENT_QUIC_FAILED	/* the edge doesn't answer by UDP */
 };
 
 static const struct {
 	const char *message;
 	enum edge_event event;
 } edge_messages[] = {
-	{ "Lost connection with the edge", EDGE_LOST },
-	{ "Unregistered tunnel connection", EDGE_LOST },
-	{ "Retrying connection", EDGE_RETRYING },
-	{ "Connection terminated", EDGE_LOST },
-	{ "Register tunnel error", EDGE_REFUSED },
+	{ "Lost connection with the edge", EVENT_LOST },
+	{ "Unregistered tunnel connection", EVENT_LOST },
+	{ "Retrying connection", EVENT_RETRYING },
+	{ "Connection terminated", EVENT_LOST },
+	{ "Register tunnel error", EVENT_REFUSED },
 	/* what is left of that in QUIC's words */
-	{ "Serve tunnel error", EDGE_UNSERVED },
-	{ "Unable to establish connection with Cloudflare", EDGE_UNREACHABLE },
-	{ "Failed to dial a quic connection", EDGE_QUIC_FAILED },
-	{ "Failed to create new quic connection", EDGE_QUIC_FAILED },
+	{ "Serve tunnel error", EVENT_UNSERVED },
+	{ "Unable to establish connection with Cloudflare", EVENT_UNREACHABLE },
+	{ "Failed to dial a quic connection", EVENT_QUIC_FAILED },
+	{ "Failed to create new quic connection", EVENT_QUIC_FAILED },
 };
 
 static const char registered[] = "Registered tunnel connection";
 
 /* Before 2022: Connection 0b3cd2b6-... registered */
 static bool
-is_old_registration(const char *message, const char *end)
+is_old_registration(const char *message)
 {
 	return starts_with(message, "Connection ") &&
-	    find(message, end, " registered") != NULL;
+	    find(message, " registered") != NULL;
 }
 
 static enum edge_event
-read_edge(const char *line, const char *end)
+read_edge(const char *line)
 {
 	enum level level;
-	const char *message = read_level(line, end, &level);
+	const char *message = read_level(line, &level);
 
 	if (level == LEVEL_DEBUG)
-		return EDGE_SILENT;
-	if (is_old_registration(message, end) ||
-	    find(line, end, registered) != NULL)
-		return EDGE_REGISTERED;
+		return EVENT_NONE;
+	if (is_old_registration(message) || find(line, registered) != NULL)
+		return EVENT_REGISTERED;
 	for (size_t i = 0; i < COUNT(edge_messages); i++) {
 		if (!starts_with(message, edge_messages[i].message))
 			continue;
 		/* other streams fail when a connection is lost */
-		if (edge_messages[i].event == EDGE_UNSERVED &&
-		    find(line, end, "control stream") == NULL)
+		if (edge_messages[i].event == EVENT_UNSERVED &&
+		    find(line, "control stream") == NULL)
 			break;
 		return edge_messages[i].event;
 	}
-	return EDGE_SILENT;
+	return EVENT_NONE;
 }
 
 /*
@@ -1654,7 +1724,7 @@ static const char origin_signs[] =
 
 /* Looks whether a sign, in which a star stands for anything, is in a line. */
 static bool
-matches_sign(const char *line, const char *end, const char *sign)
+matches_sign(const char *line, const char *sign)
 {
 	char part[64];
 
@@ -1662,7 +1732,7 @@ matches_sign(const char *line, const char *end, const char *sign)
 		size_t length = strcspn(sign, "*");
 
 		copy_part(part, sizeof part, sign, length);
-		line = find(line, end, part);
+		line = find(line, part);
 		if (line == NULL || sign[length] == '\0')
 			return line != NULL;
 		line += length;
@@ -1672,7 +1742,7 @@ matches_sign(const char *line, const char *end, const char *sign)
 }
 
 static bool
-has_sign(const char *line, const char *end, const char *signs)
+has_sign(const char *line, const char *signs)
 {
 	char sign[64];
 
@@ -1680,7 +1750,7 @@ has_sign(const char *line, const char *end, const char *signs)
 		size_t length = strcspn(signs, "|");
 
 		copy_part(sign, sizeof sign, signs, length);
-		if (matches_sign(line, end, sign))
+		if (matches_sign(line, sign))
 			return true;
 		signs += signs[length] == '|' ? length + 1 : length;
 	}
@@ -1689,27 +1759,18 @@ has_sign(const char *line, const char *end, const char *signs)
 
 /* What one line tells about a failure, or NULL. */
 static const struct hint *
-read_hint(const char *line, const char *end)
+read_hint(const char *line)
 {
 	enum level level;
 
-	read_level(line, end, &level);
+	read_level(line, &level);
 	if (level == LEVEL_DEBUG || level == LEVEL_INFO ||
-	    has_sign(line, end, origin_signs))
+	    has_sign(line, origin_signs))
 		return NULL;
 	for (size_t i = 0; i < COUNT(hints); i++)
-		if (has_sign(line, end, hints[i].signs))
+		if (has_sign(line, hints[i].signs))
 			return &hints[i];
 	return NULL;
-}
-
-/* The end of the line that begins here: its newline, or the text's end. */
-static const char *
-line_end(const char *line)
-{
-	const char *end = strchr(line, '\n');
-
-	return end != NULL ? end : line + strlen(line);
 }
 
 /*
@@ -1721,18 +1782,16 @@ choose_hint(const char *log)
 {
 	const struct hint *chosen = NULL;
 
-	while (*log != '\0') {
-		const char *end = line_end(log);
-		const struct hint *hint = read_hint(log, end);
+	for (const char *line = log; *line != '\0'; line = next_line(line)) {
+		const struct hint *hint = read_hint(line);
 
 		/* what comes of being told to end is no reason for that */
-		if (find(log, end, "Initiating graceful shutdown") != NULL)
-			return chosen;
-		if (read_edge(log, end) == EDGE_REGISTERED)
+		if (find(line, "Initiating graceful shutdown") != NULL)
+			break;
+		if (read_edge(line) == EVENT_REGISTERED)
 			chosen = NULL;
 		else if (hint != NULL && (chosen == NULL || !hint->vague))
 			chosen = hint;
-		log = *end == '\n' ? end + 1 : end;
 	}
 	return chosen;
 }
@@ -1744,14 +1803,12 @@ choose_hint(const char *log)
 static bool
 is_no_log(const char *log)
 {
-	while (*log != '\0') {
-		const char *end = line_end(log);
+	for (const char *line = log; *line != '\0'; line = next_line(line)) {
 		enum level level;
 
-		read_level(log, end, &level);
+		read_level(line, &level);
 		if (level != LEVEL_NONE)
 			return false;
-		log = *end == '\n' ? end + 1 : end;
 	}
 	return true;
 }
@@ -1947,7 +2004,7 @@ take_data(struct packet *data, unsigned type, unsigned wanted,
 
 /* Reads one resource record.  Returns false if the packet is broken. */
 static bool
-take_record(struct packet *packet, const struct dns_question *question,
+take_resource(struct packet *packet, const struct dns_question *question,
     struct dns_answer *answer, bool *found)
 {
 	const unsigned char *at;
@@ -2018,7 +2075,7 @@ read_answer(const unsigned char *bytes, size_t size,
 		return ANSWER_USELESS;
 	answer->exists = true;
 	for (count = get_16(bytes + 6); count > 0; count--)
-		if (!take_record(&packet, question, answer, &found))
+		if (!take_resource(&packet, question, answer, &found))
 			return ANSWER_NONE;
 	return found ? ANSWER_YES : ANSWER_NO;
 }
@@ -2031,7 +2088,7 @@ read_answer(const unsigned char *bytes, size_t size,
  * to prove its authority by the zone's SOA, and only then is it asked for
  * the name.  No resolver ever learns it.  This section owns its sockets, at
  * most one a server, and never waits: the tunnel polls them, and calls
- * names_take for what has come and names_step for what is due.
+ * names_receive for what has come and names_step for what is due.
  * ====================================================================== */
 
 enum {
@@ -2063,14 +2120,13 @@ struct server {
 	bool answers;		/* as far as we know */
 	int yes, no;		/* in a row */
 
-	/* The question that is open; fd is -1 if none is. */
-	int fd;
+	bool asked;		/* a question is open: */
+	int fd;			/* its socket; -1: none */
 	unsigned id;
-	unsigned type;
 	int tries;
-	long long again_ms;	/* when to send it again, or the next one */
-	long long until_ms;	/* when to give it up */
-	int interval_ms;	/* until the next one */
+	long long asked_ms;
+	long long send_ms;	/* when it, or the next one, is due */
+	int interval_ms;	/* from one question to the next */
 };
 
 struct names {
@@ -2197,7 +2253,7 @@ open_socket(const struct address *address)
 
 /* Sends the open question, perhaps again, then to another resolver. */
 static void
-send_question(struct names *names, struct server *server, long long now)
+send_question(struct names *names, struct server *server)
 {
 	struct dns_question question = next_question(names, server);
 	const struct address *address = &server->address;
@@ -2216,40 +2272,37 @@ send_question(struct names *names, struct server *server, long long now)
 	if (server->fd != -1 && size > 0)
 		send(server->fd, packet, size, 0);
 	server->tries++;
-	server->again_ms = now + ASK_AGAIN_MS;
+	server->send_ms = now_ms() + ASK_AGAIN_MS;
 }
 
 /* Opens a question.  What has no way to its server is lost like a packet. */
 static void
-ask(struct names *names, struct server *server, long long now)
+ask(struct names *names, struct server *server)
 {
 	close_fd(&server->fd);
+	server->asked = true;
+	server->asked_ms = now_ms();
 	server->id = random_id();
 	server->tries = 0;
-	server->until_ms = now + ASK_MS;
-	send_question(names, server, now);
+	send_question(names, server);
 }
 
 static void
 enter_stage(struct names *names, struct server *server,
-    enum server_stage stage, long long now)
+    enum server_stage stage)
 {
 	server->stage = stage;
 	server->interval_ms = names->first_ms;
-	ask(names, server, now);
+	ask(names, server);
 }
 
-/* Closes the question, so that the next one is due after the interval. */
+/* Closes the question; the next one is due when the interval is over. */
 static void
-close_question(struct names *names, struct server *server, long long now)
+close_question(struct names *names, struct server *server)
 {
-	long long asked = server->until_ms - ASK_MS;
-
 	close_fd(&server->fd);
-	server->until_ms = 0;
-	server->again_ms = asked + server->interval_ms;
-	if (server->again_ms < now)
-		server->again_ms = now;
+	server->asked = false;
+	server->send_ms = server->asked_ms + server->interval_ms;
 	server->interval_ms += server->interval_ms / 2;
 	if (server->interval_ms > names->most_ms)
 		server->interval_ms = names->most_ms;
@@ -2257,9 +2310,9 @@ close_question(struct names *names, struct server *server, long long now)
 
 /* There is no answer: this server is out of it, or silent for now. */
 static void
-take_silence(struct names *names, struct server *server, long long now)
+take_silence(struct names *names, struct server *server)
 {
-	close_question(names, server, now);
+	close_question(names, server);
 	server->answers = false;
 	server->yes = 0;
 	server->no = 0;
@@ -2269,39 +2322,55 @@ take_silence(struct names *names, struct server *server, long long now)
 
 /* A resolver has named the servers: their addresses come next. */
 static void
-take_names(struct names *names, const struct dns_answer *answer,
-    long long now)
+take_servers(struct names *names, const struct dns_answer *answer)
 {
 	for (int i = 0; i < SERVERS; i++) {
 		struct server *server = &names->servers[i];
 
 		close_fd(&server->fd);
+		server->asked = false;
 		server->stage = SERVER_NONE;
 		if (i / 2 >= answer->count)
 			continue;
 		copy_text(server->name, sizeof server->name,
 		    answer->names[i / 2]);
 		server->address_type = i % 2 == 0 ? DNS_A : DNS_AAAA;
-		enter_stage(names, server, SERVER_ADDRESS, now);
+		enter_stage(names, server, SERVER_ADDRESS);
 	}
 }
 
+/* A resolver has told a server's address: it has to prove itself. */
 static void
-take_address(struct server *server, const struct dns_answer *answer)
+take_address(struct names *names, struct server *server,
+    const struct dns_answer *answer)
 {
-	server->address.size = 0;
-	if (answer->count > 0)
-		set_address(&server->address,
-		    server->address_type == DNS_A ? AF_INET : AF_INET6,
-		    answer->address, DNS_PORT);
+	if (answer->count == 0) {
+		take_silence(names, server);
+		return;
+	}
+	set_address(&server->address,
+	    server->address_type == DNS_A ? AF_INET : AF_INET6,
+	    answer->address, DNS_PORT);
+	enter_stage(names, server, SERVER_PROOF);
+}
+
+/* A server has authority over the zone: it can be asked at once. */
+static void
+take_proof(struct names *names, struct server *server)
+{
+	close_question(names, server);
+	server->stage = SERVER_PROVEN;
+	server->answers = true;
+	server->send_ms = now_ms();
+	server->interval_ms = names->first_ms;
 }
 
 /* A server has said whether the tunnel's name is there. */
 static void
 take_vote(struct names *names, struct server *server, bool there,
-    const struct dns_answer *answer, long long now)
+    const struct dns_answer *answer)
 {
-	names->voted_ms = now;
+	names->voted_ms = now_ms();
 	server->answers = true;
 	server->yes = there ? server->yes + 1 : 0;
 	server->no = there ? 0 : server->no + 1;
@@ -2310,83 +2379,63 @@ take_vote(struct names *names, struct server *server, bool there,
 	/* a name may have an address of the other kind only */
 	if (!there && answer->exists)
 		server->name_type = DNS_A + DNS_AAAA - server->name_type;
-	close_question(names, server, now);
+	close_question(names, server);
 }
 
-/* Takes an answer of use, to what was asked in the server's stage. */
+/* Takes a yes or no to what was asked in the server's stage. */
 static void
 take_answer(struct names *names, struct server *server, bool yes,
-    const struct dns_answer *answer, long long now)
+    const struct dns_answer *answer)
 {
-	switch (server->stage) {
-	case SERVER_NAME:
-		take_names(names, answer, now);
-		break;
-	case SERVER_ADDRESS:
-		take_address(server, answer);
-		if (server->address.size > 0)
-			enter_stage(names, server, SERVER_PROOF, now);
-		else
-			take_silence(names, server, now);
-		break;
-	case SERVER_PROOF:
-		if (yes && answer->authoritative) {
-			server->stage = SERVER_PROVEN;
-			server->answers = true;
-			close_question(names, server, now);
-			server->again_ms = now;
-			server->interval_ms = names->first_ms;
-		} else {
-			take_silence(names, server, now);
-		}
-		break;
-	case SERVER_PROVEN:
-		if (answer->authoritative)
-			take_vote(names, server, yes, answer, now);
-		else
-			take_silence(names, server, now);
-		break;
-	default:
-		break;
-	}
+	if (server->stage == SERVER_NAME)
+		take_servers(names, answer);
+	else if (server->stage == SERVER_ADDRESS)
+		take_address(names, server, answer);
+	else if (!answer->authoritative)
+		take_silence(names, server);
+	else if (server->stage == SERVER_PROVEN)
+		take_vote(names, server, yes, answer);
+	else if (yes)
+		take_proof(names, server);
+	else
+		take_silence(names, server);
 }
 
 /* The resolver can't help: ask the next, if there is one left. */
 static void
-take_failure(struct names *names, struct server *server, long long now)
+take_failure(struct names *names, struct server *server)
 {
 	if (asks_resolver(server) && server->tries < names->resolver_count)
-		send_question(names, server, now);
+		send_question(names, server);
 	else
-		take_silence(names, server, now);
+		take_silence(names, server);
 }
 
 /* Reads what has come for one server. */
 static void
-names_take(struct names *names, struct server *server)
+names_receive(struct names *names, struct server *server)
 {
 	unsigned char packet[DNS_PACKET];
 	struct dns_question question = next_question(names, server);
 	struct dns_answer answer;
 	ssize_t size = recv(server->fd, packet, sizeof packet, 0);
-	long long now = now_ms();
 
 	if (size == -1) {
 		if (errno != EAGAIN && errno != EINTR)
-			take_failure(names, server, now);
+			take_failure(names, server);
 		return;
 	}
 	switch (read_answer(packet, (size_t)size, &question, &answer)) {
 	case ANSWER_NONE:
 		break;
 	case ANSWER_USELESS:
-		take_failure(names, server, now);
+		take_failure(names, server);
 		break;
 	case ANSWER_YES:
-		take_answer(names, server, true, &answer, now);
+		take_answer(names, server, true, &answer);
 		break;
 	case ANSWER_NO:
-		take_answer(names, server, false, &answer, now);
+		take_answer(names, server, false, &answer);
 		break;
 	}
 }
@@ -2395,28 +2444,27 @@ names_take(struct names *names, struct server *server)
 static bool
 is_busy(const struct names *names, const struct server *server)
 {
-	if (server->stage == SERVER_NONE)
-		return false;
-	if (server->stage != SERVER_PROVEN || server->until_ms > 0)
-		return true;
-	return names->name[0] != '\0';
+	return server->asked ||
+	    (server->stage == SERVER_PROVEN && names->name[0] != '\0');
 }
 
 /* Does what is due. */
 static void
-names_step(struct names *names, long long now)
+names_step(struct names *names)
 {
+	long long now = now_ms();
+
 	for (int i = 0; i < SERVERS; i++) {
 		struct server *server = &names->servers[i];
 
-		if (!is_busy(names, server) || now < server->again_ms)
+		if (!is_busy(names, server) || now < server->send_ms)
 			continue;
-		if (server->until_ms == 0)
-			ask(names, server, now);
-		else if (now >= server->until_ms)
-			take_silence(names, server, now);
+		if (!server->asked)
+			ask(names, server);
+		else if (now >= server->asked_ms + ASK_MS)
+			take_silence(names, server);
 		else
-			send_question(names, server, now);
+			send_question(names, server);
 	}
 }
 
@@ -2431,8 +2479,8 @@ names_due(const struct names *names)
 
 		if (!is_busy(names, server))
 			continue;
-		if (due == 0 || server->again_ms < due)
-			due = server->again_ms;
+		if (due == 0 || server->send_ms < due)
+			due = server->send_ms;
 	}
 	return due;
 }
@@ -2453,7 +2501,7 @@ names_close(struct names *names)
 
 /* Finds the servers, anew: since the last time the network may be another. */
 static void
-names_open(struct names *names, long long now)
+names_open(struct names *names)
 {
 	struct server *first = &names->servers[0];
 
@@ -2465,18 +2513,17 @@ names_open(struct names *names, long long now)
 	names->most_ms = PUBLISH_MAX_MS;
 	if (names->named.size > 0) {
 		first->address = names->named;
-		enter_stage(names, first, SERVER_PROOF, now);
+		enter_stage(names, first, SERVER_PROOF);
 	} else {
 		read_resolvers(names);
 		if (names->resolver_count > 0)
-			enter_stage(names, first, SERVER_NAME, now);
+			enter_stage(names, first, SERVER_NAME);
 	}
 }
 
 /* Has the servers asked for a name, each as soon as it is proven. */
 static void
-names_ask(struct names *names, const char *name, int first_ms, int most_ms,
-    long long now)
+names_ask(struct names *names, const char *name, int first_ms, int most_ms)
 {
 	names->first_ms = first_ms;
 	names->most_ms = most_ms;
@@ -2489,7 +2536,7 @@ names_ask(struct names *names, const char *name, int first_ms, int most_ms,
 		server->name_type = DNS_A;
 		server->interval_ms = first_ms;
 		if (server->stage == SERVER_PROVEN)
-			ask(names, server, now);
+			ask(names, server);
 	}
 }
 
@@ -2951,13 +2998,6 @@ format_result(const struct options *options, const struct record *record,
  * environment or their signals' actions.
  * ====================================================================== */
 
-/* How the caller had set us up, which a command gets back. */
-struct caller {
-	sigset_t mask;			/* blocked */
-	sigset_t ignored;
-	bool had_children;		/* which are none of our business */
-};
-
 /* Where cloudflared may be beside PATH; and its configuration. */
 static const char *const program_directories[] = {
 	"~/.local/bin", "~/bin", "/usr/local/bin", "/opt/homebrew/bin",
@@ -3070,40 +3110,32 @@ look_along_path(const char *name, char path[PATH_SIZE])
 }
 
 /* Files that people take for a program, by how they begin. */
+static const char an_archive[] = "not a program but an archive: unpack it";
+static const char a_package[] = "not a program but a package: install it";
+static const char for_other[] = "a program for another kind of machine: get "
+    "the one for this (see uname -sm)";
+
 static const struct {
 	const char *head;
 	size_t size;
 	const char *what;
 } file_kinds[] = {
-	{ "\x1f\x8b", 2, "not a program but an archive (gzip): "
-	    "unpack it" },
-	{ "PK\x03\x04", 4, "not a program but an archive (zip): "
-	    "unpack it" },
-	{ "BZh", 3, "not a program but an archive (bzip2): "
-	    "unpack it" },
-	{ "\xfd" "7zXZ", 5, "not a program but an archive (xz): "
-	    "unpack it" },
-	{ "\x28\xb5\x2f\xfd", 4, "not a program but an archive (zstd): "
-	    "unpack it" },
-	{ "7z\xbc\xaf", 4, "not a program but an archive (7z): "
-	    "unpack it" },
-	{ "!<arch>", 7, "not a program but a package: "
-	    "install it" },
-	{ "\xed\xab\xee\xdb", 4, "not a program but a package: "
-	    "install it" },
-	{ "xar!", 4, "not a program but a package: "
-	    "install it" },
-	{ "\x7f" "ELF", 4, "a program for another machine: get the "
-	    "one for this (see uname -sm)" },
-	{ "MZ", 2, "a program for Windows: get the one for this "
-	    "machine (see uname -sm)" },
-	{ "\xcf\xfa\xed\xfe", 4, "a program for macOS: get the one "
-	    "for this machine (see uname -sm)" },
-	{ "\xca\xfe\xba\xbe", 4, "a program for macOS: get the one "
-	    "for this machine (see uname -sm)" },
+	{ "\x1f\x8b", 2, an_archive },			/* gzip */
+	{ "PK\x03\x04", 4, an_archive },		/* zip */
+	{ "BZh", 3, an_archive },
+	{ "\xfd" "7zXZ", 5, an_archive },
+	{ "\x28\xb5\x2f\xfd", 4, an_archive },		/* zstd */
+	{ "7z\xbc\xaf", 4, an_archive },
+	{ "!<arch>", 7, a_package },			/* Debian */
+	{ "\xed\xab\xee\xdb", 4, a_package },		/* RPM */
+	{ "xar!", 4, a_package },			/* macOS */
+	{ "\x7f" "ELF", 4, for_other },
+	{ "MZ", 2, for_other },				/* Windows */
+	{ "\xcf\xfa\xed\xfe", 4, for_other },		/* macOS */
+	{ "\xca\xfe\xba\xbe", 4, for_other },
 	{ "<", 1, "a web page, not a program: download it again" },
-	{ "Not Found", 9, "an error message, not a program: download "
-	    "it again" },
+	{ "Not Found", 9, "an error message, not a program: download it "
+	    "again" },
 };
 
 /* What a file is that can't be executed. */
@@ -3188,22 +3220,17 @@ explain_program(const char *path, int error, char *text, size_t size)
 	}
 }
 
-/*
- * Says that a program can't be run, and why.  Returns the exit status, and
- * leaves what was said in text.
- */
+/* Says in a text that and why a program can't be run.  Returns the status. */
 static int
-fail_program(const char *path, int error, char text[REASON_SIZE])
+explain_failure(const char *path, int error, char why[MESSAGE_SIZE])
 {
-	char why[REASON_SIZE / 2];
+	char reason[REASON_SIZE / 2];
 	bool there = access(path, F_OK) == 0;
 
-	explain_program(path, error, why, sizeof why);
-	if (!there)
-		copy_text(why, sizeof why, strerror(error));
-	snprintf(text, REASON_SIZE, "cannot run %.*s: %s", REASON_SIZE / 3,
-	    path, why);
-	say("cannot run %s: %s", path, why);
+	copy_text(reason, sizeof reason, strerror(error));
+	if (there)
+		explain_program(path, error, reason, sizeof reason);
+	snprintf(why, MESSAGE_SIZE, "cannot run %s: %s", path, reason);
 	if (!there && (error == ENOENT || error == ENOTDIR))
 		return EXIT_NOT_FOUND;
 	return EXIT_CANNOT_RUN;
@@ -3218,6 +3245,8 @@ check_program(const char *path)
 
 	if (stat(path, &file) == -1)
 		return errno;
+	if (S_ISDIR(file.st_mode))
+		return EISDIR;
 	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
 		return EACCES;
 	read_head(path, head);		/* it needn't be readable */
@@ -3289,12 +3318,11 @@ make_absolute(char path[PATH_SIZE])
 
 /*
  * Finds the cloudflared to run: the one that was named, and no other; else
- * by looking for it.  Returns 0, or the exit status after saying why, which
- * is left in why, too.
+ * by looking for it.  Returns 0, or the exit status and why in a text.
  */
 static int
 find_cloudflared(const struct options *options, const char *self,
-    char path[PATH_SIZE], char why[REASON_SIZE])
+    char path[PATH_SIZE], char why[MESSAGE_SIZE])
 {
 	const char *named = options->program;
 	enum found found;
@@ -3307,39 +3335,39 @@ find_cloudflared(const struct options *options, const char *self,
 			error = ENAMETOOLONG;
 		else if (!make_absolute(path))
 			error = errno;
-		else if (access(path, X_OK) == -1)
-			error = errno;
-		return error == 0 ? 0 : fail_program(named, error, why);
+		else
+			error = check_program(path);
+		return error == 0 ? 0 : explain_failure(named, error, why);
 	}
 	found = search_cloudflared(self, path);
 	if (found == FOUND && make_absolute(path))
 		return 0;
 	if (found == FOUND_UNUSABLE)
-		snprintf(why, REASON_SIZE, "cloudflared is there, but not "
+		snprintf(why, MESSAGE_SIZE, "cloudflared is there, but not "
 		    "executable: chmod +x %s", path);
 	else
-		snprintf(why, REASON_SIZE, "cloudflared is not installed: "
+		snprintf(why, MESSAGE_SIZE, "cloudflared is not installed: "
 		    "get it from https://github.com/cloudflare/cloudflared/"
 		    "releases, or name it with -c");
-	say("%s", why);
 	return EXIT_NOT_FOUND;
 }
 
 /* Looks a command up before anything is started for it.  Returns as above. */
 static int
-find_command(const char *name, char path[PATH_SIZE], char why[REASON_SIZE])
+find_command(const char *name, char path[PATH_SIZE], char why[MESSAGE_SIZE])
 {
-	enum found found = FOUND;
-	int error = ENAMETOOLONG;
+	int error;
 
-	if (strchr(name, '/') == NULL)
-		found = look_along_path(name, path);
-	else if (snprintf(path, PATH_SIZE, "%s", name) >= PATH_SIZE)
-		return fail_program(name, error, why);
-	if (found == FOUND_NOT)
-		return fail_program(name, ENOENT, why);
+	if (strchr(name, '/') != NULL) {
+		if (snprintf(path, PATH_SIZE, "%s", name) >= PATH_SIZE)
+			return explain_failure(name, ENAMETOOLONG, why);
+	} else if (look_along_path(name, path) == FOUND_NOT) {
+		snprintf(why, MESSAGE_SIZE, "cannot run %s: it is in no "
+		    "directory of PATH", name);
+		return EXIT_NOT_FOUND;
+	}
 	error = check_program(path);
-	return error == 0 ? 0 : fail_program(path, error, why);
+	return error == 0 ? 0 : explain_failure(path, error, why);
 }
 
 /*
@@ -3482,6 +3510,7 @@ enum {
 	LOG_TAIL = 8192,	/* bytes that are kept */
 	LOG_READ = 65536,	/* bytes that a read takes: a full pipe */
 	READS = 16,		/* reads until signals get a turn */
+	LAST_READS = 256,	/* after its end: others may write on */
 	LAST_LINES = 10		/* that are shown when cloudflared fails */
 };
 
@@ -3541,50 +3570,29 @@ log_read(struct log *log, size_t *read_size)
 	return true;
 }
 
-static size_t
-less(size_t value, size_t part)
+/* Moves a place in the text as far back as the text is moved. */
+static void
+move_back(size_t *place, size_t bytes)
 {
-	return value > part ? value - part : 0;
+	*place = *place > bytes ? *place - bytes : 0;
 }
 
 /* Forgets all but the tail. */
 static void
 log_trim(struct log *log)
 {
-	size_t old = less(log->length, LOG_TAIL);
+	size_t old = log->length;
 
+	move_back(&old, LOG_TAIL);
 	if (old == 0)
 		return;
 	if (log->scanned < old)
 		log->cut = true;
 	log->trimmed = true;
 	log->length -= old;
-	log->shown = less(log->shown, old);
-	log->scanned = less(log->scanned, old);
+	move_back(&log->shown, old);
+	move_back(&log->scanned, old);
 	memmove(log->text, log->text + old, log->length + 1);
-}
-
-/*
- * Takes the next line that hasn't been read for the edge's state; the one
- * without an end comes again when there is more of it.  Returns NULL when
- * there is no more.  Of one whose beginning is gone, nobody knows the level.
- */
-static const char *
-log_next_line(struct log *log, size_t *from, const char **end, bool *cut)
-{
-	const char *line = log->text + *from;
-
-	if (*line == '\0')
-		return NULL;
-	*end = line_end(line);
-	*cut = log->cut && *from == log->scanned;
-	*from = (size_t)(*end - log->text);
-	if (**end == '\n') {
-		(*from)++;
-		log->scanned = *from;
-		log->cut = false;
-	}
-	return line;
 }
 
 /* Shows what -v hasn't shown yet: whole lines, or to the end all of it. */
@@ -3597,8 +3605,8 @@ log_show(struct log *log, enum ending ending)
 		return;		/* -b: nobody is there any more */
 	while (log->text[log->shown] != '\0') {
 		const char *line = log->text + log->shown;
-		size_t size = (size_t)(line_end(line) - line);
-		bool ended = line[size] == '\n';
+		size_t size = line_length(line);
+		bool ended = is_whole(line);
 
 		if (!ended && ending == TEXT_GOES_ON && size < LINE_SIZE)
 			break;
@@ -3621,19 +3629,14 @@ log_show(struct log *log, enum ending ending)
 static const char *
 log_lines(const struct log *log)
 {
-	const char *end = line_end(log->text);
-
-	if (!log->trimmed)
-		return log->text;
-	return *end == '\n' ? end + 1 : end;
+	return log->trimmed ? next_line(log->text) : log->text;
 }
 
 /* What every log begins with tells nothing. */
 static bool
-is_boilerplate(const char *line, const char *end)
+is_boilerplate(const char *line)
 {
-	return find(line, end, "Thank you for trying Cloudflare Tunnel") !=
-	    NULL;
+	return find(line, "Thank you for trying Cloudflare Tunnel") != NULL;
 }
 
 /* Shows the last lines, those that -v hasn't shown. */
@@ -3648,18 +3651,16 @@ log_show_last(struct log *log)
 		line--;
 		while (line > first && line[-1] != '\n')
 			line--;
-		if (!is_boilerplate(line, line_end(line)))
+		if (!is_boilerplate(line))
 			lines++;
 	}
-	while (*line != '\0') {
-		const char *end = line_end(line);
-		size_t size = (size_t)(end - line);
+	for (; *line != '\0'; line = next_line(line)) {
+		size_t size = line_length(line);
 
 		if (size > LINE_SIZE)
 			size = LINE_SIZE;
-		if (!is_boilerplate(line, end))
+		if (!is_boilerplate(line))
 			put_line("cloudflared", line, size, MESSAGE_MS);
-		line = *end == '\n' ? end + 1 : end;
 	}
 	log->shown = log->length;
 }
@@ -3818,7 +3819,7 @@ struct edge {
 	long long since_ms;
 	bool retrying;		/* cloudflared has tried since it was up */
 	bool refused;		/* and the edge has said no */
-	bool said;		/* that it has been lost for long */
+	bool loss_said;		/* it has been lost for long */
 };
 
 /* A program that we run. */
@@ -3858,7 +3859,7 @@ struct tunnel {
 	struct log log;
 	char url[URL_SIZE];		/* "": not found yet */
 	struct edge edge;
-	bool published;			/* its name is in the DNS */
+	bool in_dns;			/* its name is there, or unasked */
 	bool listening;			/* the local server */
 	long long up_since_ms;
 
@@ -3886,6 +3887,31 @@ struct tunnel {
 /* --- signals --- */
 
 static int signal_pipe[2] = { -1, -1 };
+
+enum { LAST_SIGNAL = 64 };
+
+/* How the caller had set us up, which a command gets back. */
+struct caller {
+	sigset_t mask;			/* blocked */
+	sigset_t ignored;
+	bool had_children;		/* which are none of our business */
+};
+
+static void
+note_caller(struct caller *caller)
+{
+	struct sigaction action;
+	siginfo_t info;
+
+	sigprocmask(SIG_SETMASK, NULL, &caller->mask);
+	sigemptyset(&caller->ignored);
+	for (int number = 1; number <= LAST_SIGNAL; number++)
+		if (sigaction(number, NULL, &action) == 0 &&
+		    action.sa_handler == SIG_IGN)
+			sigaddset(&caller->ignored, number);
+	caller->had_children = waitid(P_ALL, 0, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == 0;
+}
 
 /* Leaves word; the pipe never blocks. */
 static void
@@ -3962,8 +3988,6 @@ is_crash(int number)
 	return false;
 }
 
-enum { LAST_SIGNAL = 64 };
-
 static bool
 is_ignored(const struct caller *caller, int number)
 {
@@ -4017,7 +4041,7 @@ open_signals(const struct caller *caller)
 }
 
 /* Dies of a signal, as whoever waits for us expects; process 1 exits. */
-static void
+static NORETURN void
 die_of(int number)
 {
 	set_action(number, SIG_DFL, 0);
@@ -4093,7 +4117,7 @@ stop_timer(struct tunnel *t, enum timer timer)
 }
 
 static enum record_state
-note_state(const struct tunnel *t)
+record_state_of(const struct tunnel *t)
 {
 	if (t->state == STOPPING)
 		return RECORD_STOPPING;
@@ -4102,7 +4126,7 @@ note_state(const struct tunnel *t)
 	if (t->edge.state == EDGE_UP)
 		return RECORD_UP;
 	/* -n: there is nothing to lose yet */
-	if (t->edge.state == EDGE_NEVER && !t->edge.said)
+	if (t->edge.state == EDGE_NEVER && !t->edge.loss_said)
 		return RECORD_STARTING;
 	return RECORD_LOST;
 }
@@ -4127,17 +4151,32 @@ write_record(struct tunnel *t)
 static void
 update_record(struct tunnel *t)
 {
-	t->record.state = note_state(t);
+	t->record.state = record_state_of(t);
 	t->record.group = t->cloudflared.pid;
 	t->record.command = t->command.pid;
 	write_record(t);
 }
 
-/* Keeps why the tunnel ends, for those who ask later. */
+/*
+ * Says what has gone wrong, and keeps it for those who ask later: what made
+ * the tunnel stop, not what comes of that.
+ */
+static void complain(struct tunnel *, const char *text, ...)
+    PRINTF_LIKE(2, 3);
+
 static void
-keep_reason(struct tunnel *t, const char *reason)
+complain(struct tunnel *t, const char *text, ...)
 {
-	copy_text(t->record.error, REASON_SIZE, reason);
+	char message[MESSAGE_SIZE];
+	va_list arguments;
+
+	va_start(arguments, text);
+	vsnprintf(message, sizeof message, text, arguments);
+	va_end(arguments);
+	say("%s", message);
+	if (t->state == STOPPING)
+		return;
+	copy_part(t->record.error, REASON_SIZE, message, REASON_SIZE - 1);
 	make_printable(t->record.error);
 }
 
@@ -4226,18 +4265,24 @@ stop(struct tunnel *t, enum stop_reason reason, int status, int number)
 		set_timer(t, TIMER_LEAVE, LEAVE_MS);
 }
 
-/* Something that we need fails: say it, keep it, stop. */
+/* Something that we need fails. */
 static void
 fail(struct tunnel *t, const char *what, int error)
 {
-	char reason[REASON_SIZE];
-
-	snprintf(reason, sizeof reason, "cannot %s: %s", what,
-	    strerror(error));
-	say("%s", reason);
-	if (t->state != STOPPING)
-		keep_reason(t, reason);
+	complain(t, "cannot %s: %s", what, strerror(error));
 	stop(t, STOP_FAULT, EXIT_FAILURE, 0);
+}
+
+/* The same for a program that couldn't be executed. */
+static void
+fail_program(struct tunnel *t, const char *path, int error,
+    enum stop_reason reason)
+{
+	char why[MESSAGE_SIZE];
+	int status = explain_failure(path, error, why);
+
+	complain(t, "%s", why);
+	stop(t, reason, status, 0);
 }
 
 /* The grace is over, or somebody insists. */
@@ -4306,7 +4351,7 @@ sweep(struct tunnel *t)
 /* --- starting programs --- */
 
 /* Tells the parent what has failed in a child, and ends that. */
-static void
+static NORETURN void
 report_failure(int report)
 {
 	int error = errno;
@@ -4318,7 +4363,7 @@ report_failure(int report)
 }
 
 /* Becomes another program, in a child, or reports why that failed. */
-static void
+static NORETURN void
 become(const char *path, const char *const *arguments, int report)
 {
 	execv(path, (char *const *)arguments);
@@ -4329,7 +4374,7 @@ become(const char *path, const char *const *arguments, int report)
  * The same for a command, which may be a script that doesn't say of what:
  * then it is the shell's, whose name takes the place of the origin before it.
  */
-static void
+static NORETURN void
 become_command_line(const char *path, char **arguments, int report)
 {
 	static char shell[] = "sh";
@@ -4361,7 +4406,7 @@ read_report(struct child *child)
  * of ours, and ends the group when we are gone.  It is a shell, so that
  * whoever kills all processes of our name doesn't kill it, too.
  */
-static void
+static NORETURN void
 become_keeper(const struct tunnel *t, const int ends[2], pid_t group)
 {
 	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
@@ -4415,7 +4460,7 @@ struct start {
 };
 
 /* Becomes cloudflared.  Whatever fails here is reported as exec would be. */
-static void
+static NORETURN void
 become_cloudflared(struct tunnel *t, const struct start *start)
 {
 	const char *arguments[] = { t->program, "tunnel", "--url",
@@ -4499,9 +4544,9 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 	t->listening = false;
 	t->record.url[0] = '\0';
 	update_record(t);
-	t->published = t->options->now || t->names.off;
-	if (!t->published)
-		names_open(&t->names, now_ms());
+	t->in_dns = t->options->now || t->names.off;
+	if (!t->in_dns)
+		names_open(&t->names);
 	if (t->delivered && t->options->start_ms > 0)
 		set_timer(t, TIMER_START, t->options->start_ms);
 	/* a command may be the server itself; -w has to know all the same */
@@ -4513,7 +4558,35 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 /* How soon to start again: a limited rate needs patience. */
 enum pace { PACE_USUAL, PACE_LIMITED };
 
-static void schedule_restart(struct tunnel *, enum pace);
+/* How long to wait until the next start: longer with each that fails. */
+static long long
+next_wait(struct tunnel *t, enum pace pace)
+{
+	long long *wait = &t->restart_ms;
+	long long most = RESTART_MAX_MS;
+	long long ms;
+
+	if (pace == PACE_LIMITED) {
+		wait = &t->limited_ms;
+		most = LIMITED_MAX_MS;
+	}
+	ms = *wait;
+	*wait *= 2;
+	if (*wait > most)
+		*wait = most;
+	return ms;
+}
+
+static void
+schedule_restart(struct tunnel *t, enum pace pace)
+{
+	long long ms = next_wait(t, pace);
+
+	t->state = WAITING;
+	update_record(t);
+	say("starting cloudflared again in %lld s", ms / 1000);
+	set_timer(t, TIMER_RESTART, ms);
+}
 
 /* Starts cloudflared.  A fork that fails is a failure like any other. */
 static void
@@ -4547,7 +4620,7 @@ start_cloudflared(struct tunnel *t)
 }
 
 /* Becomes the command, with all that the caller gave us. */
-static void
+static NORETURN void
 become_command(struct tunnel *t, int report)
 {
 	char *variables[count_variables() + NEW_VARIABLES];
@@ -4719,14 +4792,14 @@ judge_name(struct tunnel *t)
 	struct tally tally = names_count(&t->names);
 	long long silent_ms = now_ms() - FALLBACK_MS;
 
-	if (t->state != STARTING || t->edge.state != EDGE_UP || t->published)
+	if (t->state != STARTING || t->edge.state != EDGE_UP || t->in_dns)
 		return;
 	if (tally.answering > 0)
-		t->published = tally.sure_yes == tally.answering;
+		t->in_dns = tally.sure_yes == tally.answering;
 	else
-		t->published = t->edge.since_ms <= silent_ms &&
+		t->in_dns = t->edge.since_ms <= silent_ms &&
 		    t->names.voted_ms <= silent_ms;
-	if (t->published)
+	if (t->in_dns)
 		names_close(&t->names);
 }
 
@@ -4768,7 +4841,7 @@ find_missing(const struct tunnel *t)
 		return MISSING_NOTHING;
 	if (t->edge.state != EDGE_UP)
 		return MISSING_EDGE;
-	if (!t->published)
+	if (!t->in_dns)
 		return MISSING_NAME;
 	if (t->options->wait && !t->listening)
 		return MISSING_SERVER;
@@ -4916,36 +4989,6 @@ renew(struct tunnel *t, enum renewal renewal)
 	continue_children(t);
 }
 
-/* How long to wait until the next start: longer with each that fails. */
-static long long
-next_wait(struct tunnel *t, enum pace pace)
-{
-	long long *wait = &t->restart_ms;
-	long long most = RESTART_MAX_MS;
-	long long ms;
-
-	if (pace == PACE_LIMITED) {
-		wait = &t->limited_ms;
-		most = LIMITED_MAX_MS;
-	}
-	ms = *wait;
-	*wait *= 2;
-	if (*wait > most)
-		*wait = most;
-	return ms;
-}
-
-static void
-schedule_restart(struct tunnel *t, enum pace pace)
-{
-	long long ms = next_wait(t, pace);
-
-	t->state = WAITING;
-	update_record(t);
-	say("starting cloudflared again in %lld s", ms / 1000);
-	set_timer(t, TIMER_RESTART, ms);
-}
-
 /* A life that worked for a minute takes the waits back. */
 static void
 judge_life(struct tunnel *t)
@@ -4985,23 +5028,23 @@ advise(struct tunnel *t, int status)
 }
 
 /*
- * Says what has gone wrong, with the end of the log and what to do, if that
- * is known; and keeps it for those who ask later.
+ * Complains, and shows the end of the log and what to do, if that is known.
+ * The record keeps all three.
  */
 static void
 tell_failure(struct tunnel *t, const char *what, const char *advice)
 {
-	char reason[REASON_SIZE];
+	size_t length;
 
-	say("%s", what);
+	complain(t, "%s", what);
 	log_copy_last(&t->log, t->record.log, REASON_SIZE);
 	log_show_last(&t->log);
-	if (!is_empty(advice))
-		say("%s", advice);
-	snprintf(reason, sizeof reason, "%.*s%s%.*s", REASON_SIZE / 2, what,
-	    is_empty(advice) ? "" : "; ", REASON_SIZE / 2 - 4,
-	    is_empty(advice) ? "" : advice);
-	keep_reason(t, reason);
+	if (advice == NULL)
+		return;
+	say("%s", advice);
+	length = strlen(t->record.error);
+	snprintf(t->record.error + length, REASON_SIZE - length, "; %s",
+	    advice);
 }
 
 /* Says that and how cloudflared has ended, and keeps it. */
@@ -5009,7 +5052,7 @@ static void
 tell_death(struct tunnel *t, int status)
 {
 	char how[64];
-	char what[REASON_SIZE];
+	char what[URL_SIZE + 128];
 
 	if (WIFSIGNALED(status))
 		snprintf(how, sizeof how, "signal %d, %s", WTERMSIG(status),
@@ -5032,12 +5075,9 @@ died(struct tunnel *t, int status, int error)
 {
 	const struct hint *hint = choose_hint(log_lines(&t->log));
 	bool limited = hint != NULL && hint->limited;
-	char reason[REASON_SIZE];
 
 	if (error != 0) {
-		status = fail_program(t->program, error, reason);
-		keep_reason(t, reason);
-		stop(t, STOP_DEATH, status, 0);
+		fail_program(t, t->program, error, STOP_DEATH);
 		return;
 	}
 	tell_death(t, status);
@@ -5076,7 +5116,7 @@ patience(const struct tunnel *t)
 static void
 note_loss(struct tunnel *t)
 {
-	if (t->deadline[TIMER_LOST] == 0 && !t->edge.said)
+	if (t->deadline[TIMER_LOST] == 0 && !t->edge.loss_said)
 		set_timer(t, TIMER_LOST, patience(t));
 }
 
@@ -5089,10 +5129,10 @@ on_registered(struct tunnel *t)
 	t->edge.refused = false;
 	t->edge.since_ms = now_ms();
 	stop_timer(t, TIMER_LOST);
-	if (t->edge.said)
+	if (t->edge.loss_said)
 		say("Cloudflare's edge has the tunnel again: %s works",
 		    t->url);
-	t->edge.said = false;
+	t->edge.loss_said = false;
 	if (t->state != UP)
 		return;
 	t->failures = 0;
@@ -5107,13 +5147,13 @@ on_registered(struct tunnel *t)
 static void
 ask_for_name(struct tunnel *t)
 {
-	bool wanted = t->state == STARTING && !t->published;
+	bool wanted = t->state == STARTING && !t->in_dns;
 
 	if (!wanted || t->url[0] == '\0' || t->edge.state != EDGE_UP)
 		return;
 	if (t->names.name[0] == '\0')
 		names_ask(&t->names, t->url + strlen("https://"), PUBLISH_MS,
-		    PUBLISH_MAX_MS, now_ms());
+		    PUBLISH_MAX_MS);
 	if (t->edge.since_ms + FALLBACK_MS > now_ms())
 		t->deadline[TIMER_FALLBACK] =
 		    t->edge.since_ms + FALLBACK_MS;
@@ -5148,7 +5188,7 @@ on_refused(struct tunnel *t)
 {
 	t->edge.refused = true;
 	on_lost(t);
-	if (t->state == UP && t->edge.said && t->options->restart)
+	if (t->state == UP && t->edge.loss_said && t->options->restart)
 		renew_dead(t, "Cloudflare's edge refuses it");
 }
 
@@ -5172,32 +5212,32 @@ on_edge_event(struct tunnel *t, enum edge_event event)
 	if (t->state != STARTING && t->state != UP)
 		return;
 	switch (event) {
-	case EDGE_REGISTERED:
+	case EVENT_REGISTERED:
 		on_registered(t);
 		break;
-	case EDGE_RETRYING:
+	case EVENT_RETRYING:
 		t->edge.retrying = true;
 		on_lost(t);
 		break;
-	case EDGE_LOST:
+	case EVENT_LOST:
 		on_lost(t);
 		break;
-	case EDGE_REFUSED:
+	case EVENT_REFUSED:
 		on_refused(t);
 		break;
-	case EDGE_UNSERVED:
+	case EVENT_UNSERVED:
 		if (t->edge.retrying)
 			on_refused(t);
 		else
 			on_lost(t);
 		break;
-	case EDGE_UNREACHABLE:
+	case EVENT_UNREACHABLE:
 		t->edge.refused = false;
 		break;
-	case EDGE_QUIC_FAILED:
+	case EVENT_QUIC_FAILED:
 		on_quic_failed(t);
 		break;
-	case EDGE_SILENT:
+	case EVENT_NONE:
 		break;
 	}
 }
@@ -5207,9 +5247,10 @@ static void
 on_lost_long(struct tunnel *t)
 {
 	stop_timer(t, TIMER_LOST);
-	t->edge.said = true;
+	t->edge.loss_said = true;
 	say("Cloudflare's edge has no connection, for %lld s now: %s doesn't "
-	    "work", patience(t) / 1000, t->url);
+	    "work%s", patience(t) / 1000, t->url, t->options->restart ? "" :
+	    " (if that lasts, start a new one, or use -r)");
 	update_record(t);
 	if (!t->options->restart)
 		return;
@@ -5218,7 +5259,7 @@ on_lost_long(struct tunnel *t)
 		return;
 	}
 	t->watching = true;
-	names_open(&t->names, now_ms());
+	names_open(&t->names);
 }
 
 /* Once a minute, with -r: look whether the tunnel is dead. */
@@ -5229,10 +5270,10 @@ on_watch(struct tunnel *t)
 	if (t->watching)
 		return;
 	t->watching = true;
-	names_open(&t->names, now_ms());
+	names_open(&t->names);
 	if (t->edge.state == EDGE_UP)
 		names_ask(&t->names, t->url + strlen("https://"), WATCH_MS,
-		    WATCH_MS, now_ms());
+		    WATCH_MS);
 }
 
 /* What the name servers have said of a tunnel that is up. */
@@ -5245,7 +5286,7 @@ judge_tunnel(struct tunnel *t)
 
 	if (!t->watching || t->state != UP)
 		return;
-	if (lost && t->edge.said && answered) {
+	if (lost && t->edge.loss_said && answered) {
 		renew_dead(t, "its edge is lost, and the network is there");
 		return;
 	}
@@ -5334,25 +5375,30 @@ scan_url(struct tunnel *t, enum ending ending)
 		set_timer(t, TIMER_PAUSE, PAUSE_MS);
 }
 
+/*
+ * Looks for the edge's state in the lines that are new; the one without an
+ * end comes again when there is more of it.
+ */
 static void
 scan_edge(struct tunnel *t)
 {
-	size_t from = t->log.scanned;
-	const char *line;
-	const char *end;
-	bool cut;
+	struct log *log = &t->log;
+	const char *line = log->text + log->scanned;
 
-	for (;;) {
-		line = log_next_line(&t->log, &from, &end, &cut);
-		if (line == NULL)
-			break;
+	while (*line != '\0') {
+		bool whole = is_whole(line);
+
+		/* of what has lost its beginning nobody knows the level */
+		if (log->cut && find(line, registered) != NULL)
+			on_edge_event(t, EVENT_REGISTERED);
 		/* of an object the level may come last */
-		if (line[0] == '{' && *end == '\0')
-			break;
-		if (!cut)
-			on_edge_event(t, read_edge(line, end));
-		else if (find(line, end, registered) != NULL)
-			on_edge_event(t, EDGE_REGISTERED);
+		else if (!log->cut && (whole || line[0] != '{'))
+			on_edge_event(t, read_edge(line));
+		line = next_line(line);
+		if (whole) {
+			log->scanned = (size_t)(line - log->text);
+			log->cut = false;
+		}
 	}
 }
 
@@ -5393,7 +5439,7 @@ on_cloudflared_end(struct tunnel *t)
 	int error;
 
 	kill(-pid, SIGKILL);
-	for (int i = 0; i < READS; i++)
+	for (int i = 0; i < LAST_READS / READS; i++)
 		take_log(t);
 	if (t->options->verbose)
 		log_show(&t->log, TEXT_ENDS);
@@ -5429,22 +5475,19 @@ on_cloudflared_end(struct tunnel *t)
 }
 
 static void
-on_command_end(struct tunnel *t, int status)
+on_command_end(struct tunnel *t, int wait_status)
 {
-	char reason[REASON_SIZE];
 	int error = read_report(&t->command);
+	int status = WEXITSTATUS(wait_status);
 
+	if (WIFSIGNALED(wait_status))
+		status = 128 + WTERMSIG(wait_status);
 	t->command.pid = 0;
-	if (error != 0) {
-		status = fail_program(t->options->command[0], error, reason);
-		keep_reason(t, reason);
-	} else if (WIFSIGNALED(status)) {
-		status = 128 + WTERMSIG(status);
-	} else {
-		status = WEXITSTATUS(status);
-	}
 	update_record(t);
-	stop(t, STOP_COMMAND, status, 0);
+	if (error != 0)
+		fail_program(t, t->command_path, error, STOP_COMMAND);
+	else
+		stop(t, STOP_COMMAND, status, 0);
 	if (t->stop.reason == STOP_SIGNAL) {
 		t->stop.status = status;	/* the command was asked, too */
 		t->stop.signal = 0;
@@ -5659,12 +5702,10 @@ on_late(struct tunnel *t)
 	if (t->state == UP || t->state == STOPPING)
 		return;
 	tell_missing(t, what, sizeof what);
-	if (missing == MISSING_URL || missing == MISSING_EDGE) {
+	if (missing == MISSING_URL || missing == MISSING_EDGE)
 		tell_failure(t, what, hint != NULL ? hint->text : NULL);
-	} else {
-		say("%s", what);
-		keep_reason(t, what);
-	}
+	else
+		complain(t, "%s", what);
 	if (t->delivered)
 		renew(t, RENEW_LATE);
 	else
@@ -5791,9 +5832,9 @@ take_answers(struct tunnel *t, const struct pollfd slots[SLOTS])
 
 		if (slots[SLOT_SERVER + i].revents != 0 &&
 		    server->fd == slots[SLOT_SERVER + i].fd)
-			names_take(&t->names, server);
+			names_receive(&t->names, server);
 	}
-	names_step(&t->names, now_ms());
+	names_step(&t->names);
 	judge_name(t);
 	judge_tunnel(t);
 }
@@ -5838,7 +5879,13 @@ take_events(struct tunnel *t)
 		show_waiting(t);
 }
 
-/* --- one tunnel an origin --- */
+/* ======================================================================
+ * One tunnel an origin
+ *
+ * Before a tunnel begins its life it gets the record of its origin.  If
+ * another one has that, it is met: its URL is given out (-b), it is named,
+ * or, if it is stopping, its end is waited for.
+ * ====================================================================== */
 
 /* Says whether the name still leads to the file: a cleaner may have come. */
 static bool
@@ -5910,7 +5957,7 @@ can_share(const struct tunnel *t, const struct look *look)
 		return true;
 	if (look->record.state != RECORD_UP)
 		return false;
-	if (look->record.waited == 0 && !t->published)
+	if (look->record.waited == 0 && !t->in_dns)
 		return false;
 	return !t->options->wait ||
 	    probe_origin(t->origin) != PROBE_REFUSED;
@@ -5941,7 +5988,7 @@ meet_other(struct tunnel *t, const struct look *look)
 }
 
 /* The start deadline has passed while another tunnel had the record. */
-static void
+static NORETURN void
 tell_other(const struct tunnel *t, const struct look *look)
 {
 	const char *what = "its name may not be in the DNS yet";
@@ -5970,8 +6017,8 @@ check_other(struct tunnel *t, const struct look *look)
 	copy_text(t->url, URL_SIZE, look->record.url);
 	t->edge.state = EDGE_UP;
 	t->edge.since_ms = now_ms();
-	t->published = t->names.off;
-	names_open(&t->names, now_ms());
+	t->in_dns = t->names.off;
+	names_open(&t->names);
 	ask_for_name(t);
 }
 
@@ -6043,7 +6090,7 @@ claim_record(struct tunnel *t)
  * ====================================================================== */
 
 /* Ends the program as the tunnel has ended. */
-static void
+static NORETURN void
 leave(struct tunnel *t)
 {
 	t->record.state = RECORD_OVER;
@@ -6055,20 +6102,11 @@ leave(struct tunnel *t)
 	_exit(t->stop.status);
 }
 
-/* The tunnel can't begin: it is over, for a reason that has been said. */
-static void
-give_up(struct tunnel *t, int status, const char *reason)
-{
-	keep_reason(t, reason);
-	t->stop.status = status;
-	leave(t);
-}
-
 static void
 prepare(struct tunnel *t, const char *self)
 {
 	const struct options *options = t->options;
-	char why[REASON_SIZE];
+	char why[MESSAGE_SIZE];
 	int status;
 
 	t->record.state = RECORD_STARTING;
@@ -6086,14 +6124,16 @@ prepare(struct tunnel *t, const char *self)
 	if (status == 0 && options->command != NULL)
 		status = find_command(options->command[0], t->command_path,
 		    why);
-	if (status != 0)
-		give_up(t, status, why);
-	if (!open_signals(t->caller) ||
-	    (t->waiter != -1 && chdir("/") == -1)) {
+	if (status == 0 && (!open_signals(t->caller) ||
+	    (t->waiter != -1 && chdir("/") == -1))) {
 		snprintf(why, sizeof why, "cannot start: %s",
 		    strerror(errno));
-		say("%s", why);
-		give_up(t, EXIT_FAILURE, why);
+		status = EXIT_FAILURE;
+	}
+	if (status != 0) {
+		complain(t, "%s", why);
+		t->stop.status = status;
+		leave(t);
 	}
 	t->sweeps = options->command == NULL && !t->caller->had_children &&
 	    getpid() != 1;
@@ -6103,7 +6143,7 @@ prepare(struct tunnel *t, const char *self)
 		open_outlet(&t->output, STDOUT_FILENO);
 }
 
-static void
+static NORETURN void
 run_tunnel(struct tunnel *t, const char *self)
 {
 	if (t->options->start_ms > 0)
@@ -6118,7 +6158,7 @@ run_tunnel(struct tunnel *t, const char *self)
 }
 
 /* Waits for the tunnel in the background, passing signals on to it. */
-static void
+static NORETURN void
 wait_for_url(int socket, pid_t child)
 {
 	struct pollfd slots[2];
@@ -6156,7 +6196,7 @@ wait_for_url(int socket, pid_t child)
 }
 
 /* Runs the tunnel in a child, and waits until that has the URL out. */
-static void
+static NORETURN void
 run_in_background(struct tunnel *t, const char *self)
 {
 	int ends[2] = { -1, -1 };
@@ -6218,7 +6258,6 @@ list_one(const struct options *options, int directory,
 	struct look look;
 	char text[1024];
 
-
 	look_at(directory, origin->name, &look);
 	if (look.kind == LOOK_UNKNOWN) {
 		tell_unknown(origin->name, look.error);
@@ -6247,80 +6286,77 @@ list_one(const struct options *options, int directory,
 	return false;
 }
 
-/*
- * Reads the next record's name in the directory, passing over what can't be
- * one.  Returns false at the end, or with errno not 0.
- */
-static bool
-next_record(DIR *records, struct origin *origin)
-{
-	struct dirent *entry;
-	struct stat file;
+/* What -l and -k look at: the origins that were named, or all records. */
+struct subjects {
+	char **operands;	/* what is left of them; NULL: all records */
+	DIR *records;		/* NULL: there are none */
+};
 
-	for (;;) {
-		errno = 0;
-		entry = readdir(records);
-		if (entry == NULL)
-			return false;
-		if (parse_origin(entry->d_name, origin) == ORIGIN_RIGHT &&
-		    strcmp(origin->name, entry->d_name) == 0 &&
-		    fstatat(dirfd(records), entry->d_name, &file,
-		    AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(file.st_mode))
-			return true;
-	}
+/* Ends -l or -k, which can't do their work. */
+static NORETURN void
+refuse_directory(void)
+{
+	say("cannot read the directory of the records: %s", strerror(errno));
+	_exit(EXIT_FAILURE);
 }
 
-/* Opens the directory for -l and -k, which end without one. */
+/* Opens the directory for -l and -k.  Returns -1 if there is none. */
 static int
-open_records(void)
+open_subjects(struct subjects *subjects, char **operands)
 {
 	int directory = open_directory(TO_LOOK, "");
 
 	if (directory == -1 && errno != ENOENT)
 		_exit(EXIT_FAILURE);
+	subjects->operands = operands[0] != NULL ? operands : NULL;
+	subjects->records = NULL;
+	if (subjects->operands != NULL || directory == -1)
+		return directory;
+	subjects->records = fdopendir(directory);
+	if (subjects->records == NULL)
+		refuse_directory();
 	return directory;
 }
 
-/* Ends -l or -k if the directory couldn't be read to its end. */
-static void
-check_reading(bool ok)
+/*
+ * Takes the next origin; of the names in the directory those that records
+ * have.  Returns false if there is no more.
+ */
+static bool
+next_origin(struct subjects *subjects, struct origin *origin)
 {
-	if (ok)
-		return;
-	say("cannot read the directory of the records: %s", strerror(errno));
-	_exit(EXIT_FAILURE);
-}
+	struct dirent *entry;
 
-static DIR *
-open_all(int directory)
-{
-	DIR *records = fdopendir(directory);
-
-	check_reading(records != NULL);
-	return records;
+	if (subjects->operands != NULL)
+		return *subjects->operands != NULL &&
+		    parse_origin(*subjects->operands++, origin) == ORIGIN_RIGHT;
+	for (;;) {
+		errno = 0;
+		entry = subjects->records == NULL ? NULL :
+		    readdir(subjects->records);
+		if (entry == NULL && errno != 0)
+			refuse_directory();
+		if (entry == NULL)
+			return false;
+		if (parse_origin(entry->d_name, origin) == ORIGIN_RIGHT &&
+		    strcmp(origin->name, entry->d_name) == 0)
+			return true;
+	}
 }
 
 /* -l: lists the tunnels of these origins, or all. */
-static void
+static NORETURN void
 list_tunnels(const struct options *options, char **operands)
 {
-	int directory = open_records();
+	struct subjects subjects;
+	int directory = open_subjects(&subjects, operands);
+	enum asked asked = subjects.operands != NULL ? FOR_THIS : FOR_ALL;
 	struct origin origin;
 	bool ok = true;
-	DIR *records;
 
-	for (size_t i = 0; operands[i] != NULL; i++) {
-		take_origin(operands + i, &origin);
-		if (!list_one(options, directory, &origin, FOR_THIS))
+	while (next_origin(&subjects, &origin))
+		if (!list_one(options, directory, &origin, asked))
 			ok = false;
-	}
-	if (operands[0] != NULL || directory == -1)
-		_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
-	records = open_all(directory);
-	while (next_record(records, &origin))
-		if (!list_one(options, directory, &origin, FOR_ALL))
-			ok = false;
-	check_reading(errno == 0);
 	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
@@ -6500,34 +6536,16 @@ add_target(struct target *targets, size_t count, const char *name)
 	return count + 1;
 }
 
-/* The next origin to stop: of the operands, or of all records. */
-static bool
-next_origin(char ***operands, DIR *records, struct origin *origin)
-{
-	if (records != NULL) {
-		bool more = next_record(records, origin);
-
-		check_reading(more || errno == 0);
-		return more;
-	}
-	if (**operands == NULL)
-		return false;
-	take_origin(*operands, origin);
-	(*operands)++;
-	return true;
-}
-
 /*
- * -k: stops the tunnels of these origins; -ka: without any, all.  So many at
- * a time; what there was to stop is told at a terminal only.
+ * -k: stops the tunnels of these origins, -ka: all; so many at a time.  That
+ * there was nothing to stop is told at a terminal only.
  */
-static void
-stop_tunnels(char **operands)
+static NORETURN void
+stop_tunnels(const struct options *options, char **operands)
 {
 	static struct target targets[BATCH];
-	bool all = *operands == NULL;
-	int directory = open_records();
-	DIR *records = all && directory != -1 ? open_all(directory) : NULL;
+	struct subjects subjects;
+	int directory = open_subjects(&subjects, operands);
 	struct origin origin;
 	size_t count = BATCH;
 	bool idle = true;
@@ -6535,38 +6553,22 @@ stop_tunnels(char **operands)
 
 	while (count == BATCH) {
 		count = 0;
-		while (count < BATCH &&
-		    next_origin(&operands, records, &origin))
+		while (count < BATCH && next_origin(&subjects, &origin))
 			count = add_target(targets, count, origin.name);
 		if (!stop_targets(directory, targets, count))
 			ok = false;
-		for (size_t i = 0; errors_terminal && i < count; i++) {
-			if (targets[i].kind > LOOK_FREE)
-				idle = false;
-			else if (!all)
+		for (size_t i = 0; i < count; i++) {
+			bool none = targets[i].kind == LOOK_ABSENT ||
+			    targets[i].kind == LOOK_FREE;
+
+			idle = idle && none;
+			if (none && errors_terminal && !options->all)
 				say("no tunnel of %s runs", targets[i].name);
 		}
 	}
-	if (all && idle && errors_terminal)
+	if (options->all && idle && errors_terminal)
 		say("no tunnel runs");
 	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
-}
-
-/* Remembers how the caller had set us up. */
-static void
-note_caller(struct caller *caller)
-{
-	struct sigaction action;
-	siginfo_t info;
-
-	sigprocmask(SIG_SETMASK, NULL, &caller->mask);
-	sigemptyset(&caller->ignored);
-	for (int number = 1; number <= LAST_SIGNAL; number++)
-		if (sigaction(number, NULL, &action) == 0 &&
-		    action.sa_handler == SIG_IGN)
-			sigaddset(&caller->ignored, number);
-	caller->had_children = waitid(P_ALL, 0, &info,
-	    WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
 /*
@@ -6610,7 +6612,7 @@ main(int argc, char **argv)
 	if (options.list)
 		list_tunnels(&options, argv + optind);
 	if (options.kill)
-		stop_tunnels(argv + optind);
+		stop_tunnels(&options, argv + optind);
 	t->options = &options;
 	t->origin = &origin;
 	t->caller = &caller;
@@ -6621,5 +6623,4 @@ main(int argc, char **argv)
 	if (options.background)
 		run_in_background(t, argv[0]);
 	run_tunnel(t, argv[0]);
-	return EXIT_FAILURE;		/* it doesn't come back */
 }

@@ -457,29 +457,29 @@ static enum edge_event
 slow_edge(const struct line *line)
 {
 	if (line->level == LEVEL_DEBUG)
-		return EDGE_SILENT;
+		return EVENT_NONE;
 	if (stands_in(line->text, line->size, "Registered tunnel connection"))
-		return EDGE_REGISTERED;
+		return EVENT_REGISTERED;
 	if (says(line, "Connection ") && stands_in(line->text + line->message,
 	    line->size - line->message, " registered"))
-		return EDGE_REGISTERED;
+		return EVENT_REGISTERED;
 	if (says(line, "Lost connection with the edge") ||
 	    says(line, "Unregistered tunnel connection") ||
 	    says(line, "Connection terminated"))
-		return EDGE_LOST;
+		return EVENT_LOST;
 	if (says(line, "Retrying connection"))
-		return EDGE_RETRYING;
+		return EVENT_RETRYING;
 	if (says(line, "Register tunnel error"))
-		return EDGE_REFUSED;
+		return EVENT_REFUSED;
 	if (says(line, "Serve tunnel error") &&
 	    stands_in(line->text, line->size, "control stream"))
-		return EDGE_UNSERVED;
+		return EVENT_UNSERVED;
 	if (says(line, "Unable to establish connection with Cloudflare"))
-		return EDGE_UNREACHABLE;
+		return EVENT_UNREACHABLE;
 	if (says(line, "Failed to dial a quic connection") ||
 	    says(line, "Failed to create new quic connection"))
-		return EDGE_QUIC_FAILED;
-	return EDGE_SILENT;
+		return EVENT_QUIC_FAILED;
+	return EVENT_NONE;
 }
 
 /* ======================================================================
@@ -503,7 +503,7 @@ open_life(struct tunnel *t, const struct options *options)
 		abort();
 	t->options = options;
 	t->state = STARTING;
-	t->published = true;
+	t->in_dns = true;
 	t->record_fd = t->waiter = t->output.fd = -1;
 	t->url[0] = '\0';
 	memset(&t->edge, 0, sizeof t->edge);
@@ -595,19 +595,19 @@ struct slow_edge {
 static void
 slow_step(struct slow_edge *edge, enum edge_event event)
 {
-	bool refused = event == EDGE_REFUSED ||
-	    (event == EDGE_UNSERVED && edge->retrying);
+	bool refused = event == EVENT_REFUSED ||
+	    (event == EVENT_UNSERVED && edge->retrying);
 
 	switch (event) {
-	case EDGE_SILENT:
+	case EVENT_NONE:
 		return;
-	case EDGE_REGISTERED:
+	case EVENT_REGISTERED:
 		edge->state = EDGE_UP;
 		edge->retrying = false;
 		edge->refused = false;
 		return;
-	case EDGE_UNREACHABLE:
-	case EDGE_QUIC_FAILED:
+	case EVENT_UNREACHABLE:
+	case EVENT_QUIC_FAILED:
 		edge->refused = false;
 		return;
 	default:
@@ -616,7 +616,7 @@ slow_step(struct slow_edge *edge, enum edge_event event)
 	edge->ever_lost = true;
 	if (edge->state == EDGE_UP)
 		edge->state = EDGE_DOWN;
-	if (event == EDGE_RETRYING)
+	if (event == EVENT_RETRYING)
 		edge->retrying = true;
 	if (refused)
 		edge->refused = true;
@@ -660,11 +660,11 @@ fuzz_edge(const uint8_t *data, size_t size)
 		const char *message;
 		enum level level;
 
-		message = read_level(copy, copy + line.size, &level);
+		message = read_level(copy, &level);
 		demand(level == line.level, "a level is read");
 		demand((size_t)(message - copy) == line.message,
 		    "a message is found");
-		demand(read_edge(copy, copy + line.size) == slow_edge(&line),
+		demand(read_edge(copy) == slow_edge(&line),
 		    "a line tells of the edge what it says");
 		free(copy);
 	}
@@ -1006,7 +1006,7 @@ fuzz_hint(const uint8_t *data, size_t size)
 		all_bare = all_bare && line.level == LEVEL_NONE;
 		if (told)
 			continue;
-		if (slow_edge(&line) == EDGE_REGISTERED)
+		if (slow_edge(&line) == EVENT_REGISTERED)
 			sure = vague = NULL;
 		else if (hint != NULL && !hint->vague)
 			sure = hint;
@@ -1058,7 +1058,7 @@ fuzz_json(const uint8_t *data, size_t size)
 	    before ? "\"error\":\"" : "", before ? quoted : "",
 	    before ? "\"," : "", quoted);
 	copy = duplicate(line, strlen(line));
-	message = read_level(copy, copy + strlen(copy), &level);
+	message = read_level(copy, &level);
 	demand(level == levels[chosen].level, "the level of JSON is read");
 	expected = strstr(line, "\"time\":\"now\",\"message\":\"");
 	/* which what is quoted can't hold: its quotes are escaped */
@@ -1938,10 +1938,10 @@ fuzz_file(const uint8_t *data, size_t size)
 	demand(what != NULL && what[0] != '\0' && strlen(what) < 200,
 	    "what a file is has a name");
 	if (source.size >= 4 && memcmp(head, "\x7f" "ELF", 4) == 0)
-		demand(strstr(what, "another machine") != NULL,
+		demand(strstr(what, "another kind of machine") != NULL,
 		    "a program of another machine is one");
 	if (source.size >= 2 && memcmp(head, "\x1f\x8b", 2) == 0)
-		demand(strstr(what, "gzip") != NULL, "an archive is one");
+		demand(strstr(what, "archive") != NULL, "an archive is one");
 	if (source.size == 0)
 		demand(strstr(what, "empty") != NULL, "an empty file is one");
 	feed(fd, (const char *)head, source.size);

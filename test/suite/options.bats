@@ -157,10 +157,49 @@ taken() {
 	assert_contains "$errors" command
 	for option in -l -k; do
 		refused $option 8080 -j
-		assert_contains "$errors" 'options go before the origin'
+		assert_contains "$errors" "options go before the origin: type tunnel $option -j 8080 ("
 		refused $option 8080 8081 -j
-		assert_contains "$errors" 'options go before the origin'
+		assert_contains "$errors" "options go before the origin: type tunnel $option -j 8080 8081 ("
 	done
+}
+
+# mended LINE ARGUMENT...: these arguments are refused, and that line is what to type.
+mended() {
+	local line=$1
+	shift
+	refused "$@"
+	assert_contains "$errors" ": type $line ("
+}
+
+@test "what to type instead is the whole command line" {
+	mended 'tunnel -v -j 3000' 3000 -v -j
+	mended 'tunnel -w 3000 npm run dev' 3000 -w npm run dev
+	mended 'tunnel -t 5 -w 3000 npm run -v' 3000 -t 5 -w npm run -v
+	mended "tunnel -w 3000 sh -c 'echo; ls'" 3000 -w sh -c 'echo; ls'
+	mended 'tunnel -v 3000 -- npm run dev' 3000 -v -- npm run dev
+	mended 'tunnel -j -b 3000' --json --background 3000
+	mended 'tunnel -v -j 3000' -v --json 3000
+	mended 'tunnel -v -j 3000' 3000 -v --json
+	mended 'tunnel -v 3000' --port=3000 -v
+	mended 'tunnel 3000' -p3000
+	mended 'tunnel 3000 npm run dev' --port 3000 npm run dev
+	mended 'tunnel 3000 npm run dev' start 3000 npm run dev
+	mended 'tunnel -t 5 3000 npm run dev' --timeout 5 3000 npm run dev
+	mended 'tunnel -t 5 3000' --timeout=5 3000
+	mended 'tunnel -c /opt/cloudflared 3000' --cloudflared /opt/cloudflared 3000
+	mended 'tunnel -k 3000' stop 3000
+	mended 'tunnel -k 3000 3001' stop 3000 3001
+	mended 'tunnel -k -a' stop all
+	mended 'tunnel -l 3000' list 3000
+	mended 'tunnel -l -j' list --json
+	mended 'tunnel -b 8080' --background
+}
+
+@test "an origin that an option has taken for its argument is told" {
+	refused -t 8080
+	assert_contains "$errors" 'an origin is missing: 8080 is the argument of -t'
+	refused -k
+	assert_contains "$errors" 'an origin is missing, such as 8080, or -a for all'
 }
 
 @test "what follows the command is the command's" {

@@ -412,9 +412,7 @@ assert_refused() {
 
 @test "what lies about in the directory of the records isn't listed" {
 	start_background 8080
-	mkdir "$records/directory" "$records/localhost:1"
-	mkfifo "$records/localhost:2"
-	ln -s localhost:8080 "$records/localhost:3"
+	mkdir "$records/directory"
 	touch "$records/.hidden" "$records/README" "$records/localhost:99999" "$records/x y:80"
 	for i in {1..1000}; do
 		: >"$records/localhost:$((i + 20000))"
@@ -423,6 +421,23 @@ assert_refused() {
 	assert_equal "$ended" 'exit 0'
 	assert_equal "$(echo "$output" | cut -f 1,2)" "$(printf 'localhost:8080\t%s' "$url")"
 	stop 8080
+}
+
+@test "what has a record's name and is none is told by -l and -ka, which do the rest" {
+	start_background 8080
+	mkdir "$records/localhost:1"
+	mkfifo "$records/localhost:2"
+	ln -s localhost:8080 "$records/localhost:3"
+	run_tunnel -l
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(echo "$output" | cut -f 1,2)" "$(printf 'localhost:8080\t%s' "$url")"
+	for port in 1 2 3; do
+		assert_contains "$errors" "cannot tell whether a tunnel of localhost:$port runs"
+	done
+	run_tunnel -ka
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'cannot tell whether a tunnel of localhost:1 runs'
+	await gone "$background"
 }
 
 # failed_with TEXT: -l 8080 tells it.

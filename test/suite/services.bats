@@ -237,11 +237,12 @@ entry_point() {
 	command=$(sed -n 's/^RUN \(cc .*\)/\1/p' "$ROOT/examples/Dockerfile")
 	command=${command//\/tunnel /"$TMPDIR"/tunnel }
 	cp "$ROOT/tunnel.c" .
+	# A compiler takes the time that it takes.
 	# shellcheck disable=SC2086 # one word each
-	start_program $command
-	await_exit
-	! grep -q 'cannot find -lc' "$err" || skip 'no static libc here'
-	assert_equal "$ended: $(cat "$err")" 'exit 0: '
+	if ! $command 2>"$TMPDIR/said"; then
+		! grep -q 'cannot find -lc' "$TMPDIR/said" || skip 'no static libc here'
+	fi
+	assert_equal "$(cat "$TMPDIR/said")" ''
 	assert_equal "$("$TMPDIR/tunnel" -V)" "$("$TUNNEL" -V)"
 }
 
