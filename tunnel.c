@@ -20,7 +20,7 @@
  *   asked too early remembers "no such name" for half an hour, so we ask the
  *   name servers of the zone themselves.
  *
- * All that happens comes out of one poll(2).
+ * All that happens in the life of a tunnel comes out of one poll(2).
  */
 #if defined(__linux__) || defined(__sun)
 #undef _XOPEN_SOURCE
@@ -102,10 +102,255 @@ enum {	/* exit statuses, beside 0, 1 and 128+n */
 extern char **environ;
 
 /* ======================================================================
+ * Text, time and descriptors
+ *
+ * Small things that everything else uses.  They know nothing of tunnels.
+ * ====================================================================== */
+
+static bool
+starts_with(const char *text, const char *beginning)
+{
+	return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+static bool
+is_empty(const char *text)
+{
+	return text == NULL || text[0] == '\0';
+}
+
+static bool
+consists_of(const char *text, const char *characters)
+{
+	return text[strspn(text, characters)] == '\0';
+}
+
+/* Copies so many characters of a text, or as many as there is room for. */
+static void
+copy_part(char *to, size_t size, const char *from, size_t length)
+{
+	if (length >= size)
+		length = size - 1;
+	memcpy(to, from, length);
+	to[length] = '\0';
+}
+
+/* Copies a string, or as much of it as there is room for. */
+static void
+copy_text(char *to, size_t size, const char *from)
+{
+	copy_part(to, size, from, strlen(from));
+}
+
+/* Puts a text behind a string, or as much of it as there is room for. */
+static void
+add_text(char *to, size_t size, const char *more)
+{
+	size_t length = strlen(to);
+
+	copy_text(to + length, size - length, more);
+}
+
+/* In any case of letters, as in the DNS. */
+static bool
+same_name(const char *one, const char *other)
+{
+	return strncasecmp(one, other, strlen(one) + 1) == 0;
+}
+
+/* Finds a string in a line, which a newline ends, or the text. */
+static const char *
+find(const char *line, const char *wanted)
+{
+	size_t length = strlen(wanted);
+
+	for (; *line != '\0' && *line != '\n'; line++)
+		if (strncmp(line, wanted, length) == 0)
+			return line;
+	return NULL;
+}
+
+static size_t
+line_length(const char *line)
+{
+	return strcspn(line, "\n");
+}
+
+/* Says whether a line has its newline. */
+static bool
+is_whole(const char *line)
+{
+	return line[line_length(line)] == '\n';
+}
+
+/* Returns where the next line begins, or the text ends. */
+static const char *
+next_line(const char *line)
+{
+	line += line_length(line);
+	return *line == '\n' ? line + 1 : line;
+}
+
+/* How many bytes a UTF-8 character has that begins so; 1 if none does. */
+static size_t
+utf8_length(const char *text)
+{
+	unsigned char first = (unsigned char)text[0];
+	size_t length = 1;
+
+	if (first >= 0xf0)
+		length = 4;
+	else if (first >= 0xe0)
+		length = 3;
+	else if (first >= 0xc2)
+		length = 2;
+	for (size_t i = 1; i < length; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 1;
+	return length;
+}
+
+/*
+ * Replaces what could drive a terminal: C0, DEL, and every character with a
+ * byte from 0x80 to 0x9f, which are the C1 controls of a terminal that
+ * doesn't read UTF-8.
+ */
+static void
+make_printable(char *text)
+{
+	while (text[0] != '\0') {
+		size_t length = utf8_length(text);
+		bool control = false;
+
+		for (size_t i = 0; i < length; i++) {
+			unsigned char c = (unsigned char)text[i];
+
+			if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+				control = true;
+		}
+		if (control)
+			memset(text, '?', length);
+		text += length;
+	}
+}
+
+/* The clock that nobody sets, in milliseconds. */
+static long long
+now_ms(void)
+{
+	struct timespec now = { 0, 0 };
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Writes a time of day as 2026-11-21T01:58:36Z.  The libraries' way is larger
+ * than all of our records.
+ */
+static void
+format_time(char text[TIME_SIZE], time_t when)
+{
+	unsigned days = (unsigned)(when / 86400);
+	unsigned seconds = (unsigned)(when % 86400);
+	unsigned year = 1970;
+	unsigned month = 1;
+
+	for (;;) {
+		bool leap = year % 4 == 0 &&
+		    (year % 100 != 0 || year % 400 == 0);
+		unsigned length = 30 + (month + month / 8) % 2;
+
+		if (month == 2)
+			length = leap ? 29 : 28;
+		if (days < length)
+			break;
+		days -= length;
+		month++;
+		if (month > 12) {
+			month = 1;
+			year++;
+		}
+	}
+	snprintf(text, TIME_SIZE, "%04u-%02u-%02uT%02u:%02u:%02uZ",
+	    year % 10000, month % 100, (days + 1) % 100, seconds / 3600 % 24,
+	    seconds / 60 % 60, seconds % 60);
+}
+
+/* Sleeps, unless a signal is handled. */
+static void
+sleep_ms(int ms)
+{
+	poll(NULL, 0, ms);
+}
+
+/*
+ * Reads the beginning of a file, as a string.  Returns how many bytes that
+ * are, or -1: then the string is empty.
+ */
+static ssize_t
+read_beginning(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ssize_t got = -1;
+
+	if (fd != -1) {
+		got = read(fd, text, size - 1);
+		close(fd);
+	}
+	text[got > 0 ? got : 0] = '\0';
+	return got;
+}
+
+static bool
+set_close_on_exec(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC) != -1;
+}
+
+/* Closes a descriptor, if it is one, and forgets it. */
+static void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+static void
+close_pipe(int ends[2])
+{
+	close_fd(&ends[0]);
+	close_fd(&ends[1]);
+}
+
+/*
+ * Makes a pipe that no program we run inherits, and that is read without
+ * waiting.  Returns false with errno, and then nothing is open.
+ */
+static bool
+make_pipe(int ends[2])
+{
+	int error;
+
+	if (pipe(ends) == -1) {
+		ends[0] = ends[1] = -1;
+		return false;
+	}
+	if (set_close_on_exec(ends[0]) && set_close_on_exec(ends[1]) &&
+	    fcntl(ends[0], F_SETFL, O_NONBLOCK) != -1)
+		return true;
+	error = errno;
+	close_pipe(ends);
+	errno = error;
+	return false;
+}
+
+/* ======================================================================
  * What differs between systems
  *
- * Nothing below this section asks which system it is.  Each function says
- * what it comes to where the system has no such thing.
+ * Nothing but this section asks which system it is.  Each function says what
+ * it comes to where the system has no such thing.
  * ====================================================================== */
 
 /* Signals that POSIX doesn't know and that mustn't end a tunnel. */
@@ -122,24 +367,22 @@ long syscall(long number, ...);
 #endif
 
 /*
- * Has the system send us SIGTERM when our parent dies.  Returns false where
- * it can't: then a keeper does it (see start_keeper).
+ * Has the system send us SIGTERM when our parent dies.  Where it can't, a
+ * keeper does it (see start_keeper).
  */
-static bool
+static void
 die_with_parent(void)
 {
 #if defined(__linux__)
-	return prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0) == 0;
+	prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0, 0, 0);
 #elif defined(PROC_PDEATHSIG_CTL)
 	int number = SIGTERM;
 
-	return procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &number) == 0;
-#else
-	return false;
+	procctl(P_PID, 0, PROC_PDEATHSIG_CTL, &number);
 #endif
 }
 
-/* Says whether die_with_parent can work here, which a parent must know. */
+/* Says whether die_with_parent does nothing here. */
 static bool
 needs_keeper(void)
 {
@@ -162,19 +405,7 @@ adopt_orphans(void)
 #endif
 }
 
-/* Lets a pipe hold twice as much, so that its writer waits for us less. */
-static void
-widen_pipe(int fd, int bytes)
-{
-#if defined(__linux__)
-	fcntl(fd, 1031, bytes);		/* F_SETPIPE_SZ */
-#else
-	(void)fd;
-	(void)bytes;
-#endif
-}
-
-/* Closes every descriptor from this one on; or so many as anybody has. */
+/* Closes every descriptor from this one on, or the first 65,536. */
 static void
 close_from(int first)
 {
@@ -233,19 +464,12 @@ find_child(void)
 		return 0;
 	rewinddir(processes);
 	while ((entry = readdir(processes)) != NULL) {
-		ssize_t size = -1;
 		char *parent;
-		int fd;
 
 		if (atoll(entry->d_name) <= 0)
 			continue;
 		snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd != -1) {
-			size = read(fd, stat, sizeof stat - 1);
-			close(fd);
-		}
-		stat[size > 0 ? size : 0] = '\0';
+		read_beginning(path, stat, sizeof stat);
 		/* PID (NAME) STATE PARENT, and a name may hold anything */
 		parent = strrchr(stat, ')');
 		if (parent != NULL && strlen(parent) > 4 &&
@@ -312,220 +536,6 @@ count_columns(int fd)
 #endif
 	(void)fd;
 	return 0;
-}
-
-/* ======================================================================
- * Text, time and descriptors
- *
- * Small things that everything else uses.  They know nothing of tunnels.
- * ====================================================================== */
-
-static bool
-starts_with(const char *text, const char *beginning)
-{
-	return strncmp(text, beginning, strlen(beginning)) == 0;
-}
-
-static bool
-is_empty(const char *text)
-{
-	return text == NULL || text[0] == '\0';
-}
-
-static bool
-consists_of(const char *text, const char *characters)
-{
-	return text[strspn(text, characters)] == '\0';
-}
-
-/* Copies a string, or as much of it as there is room for. */
-static void
-copy_text(char *to, size_t size, const char *from)
-{
-	snprintf(to, size, "%s", from);
-}
-
-/* Copies so many characters of a text. */
-static void
-copy_part(char *to, size_t size, const char *from, size_t length)
-{
-	snprintf(to, size, "%.*s", (int)length, from);
-}
-
-/* In any case of letters, as in the DNS. */
-static bool
-same_name(const char *one, const char *other)
-{
-	return strncasecmp(one, other, strlen(one) + 1) == 0;
-}
-
-/* Finds a string in a line, which a newline ends, or the text. */
-static const char *
-find(const char *line, const char *wanted)
-{
-	size_t length = strlen(wanted);
-
-	for (; *line != '\0' && *line != '\n'; line++)
-		if (strncmp(line, wanted, length) == 0)
-			return line;
-	return NULL;
-}
-
-static size_t
-line_length(const char *line)
-{
-	return strcspn(line, "\n");
-}
-
-/* Says whether a line has its newline. */
-static bool
-is_whole(const char *line)
-{
-	return line[line_length(line)] == '\n';
-}
-
-/* Returns where the next line begins, or the text ends. */
-static const char *
-next_line(const char *line)
-{
-	return line + line_length(line) + (is_whole(line) ? 1 : 0);
-}
-
-/* How many bytes a UTF-8 character has that begins so; 1 if none does. */
-static size_t
-utf8_length(const char *text)
-{
-	unsigned char first = (unsigned char)text[0];
-	size_t length = 1;
-
-	if (first >= 0xf0)
-		length = 4;
-	else if (first >= 0xe0)
-		length = 3;
-	else if (first >= 0xc2)
-		length = 2;
-	for (size_t i = 1; i < length; i++)
-		if ((text[i] & 0xc0) != 0x80)
-			return 1;
-	return length;
-}
-
-/*
- * Replaces what could drive a terminal: C0, DEL, and every character with a
- * byte from 0x80 to 0x9f, which are the C1 controls of a terminal that
- * doesn't read UTF-8.
- */
-static void
-make_printable(char *text)
-{
-	while (text[0] != '\0') {
-		size_t length = utf8_length(text);
-		bool control = false;
-
-		for (size_t i = 0; i < length; i++) {
-			unsigned char c = (unsigned char)text[i];
-
-			if (c < 0x20 || (c >= 0x7f && c < 0xa0))
-				control = true;
-		}
-		if (control)
-			memset(text, '?', length);
-		text += length;
-	}
-}
-
-/* The clock that nobody sets, in milliseconds. */
-static long long
-now_ms(void)
-{
-	struct timespec now = { 0, 0 };
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/*
- * Writes a time of day as 2026-11-21T01:58:36Z.  musl's gmtime_r
- * is larger than all of our records.
- */
-static void
-format_time(char text[TIME_SIZE], time_t when)
-{
-	unsigned days = (unsigned)(when / 86400);
-	unsigned seconds = (unsigned)(when % 86400);
-	unsigned year = 1970;
-	unsigned month = 1;
-
-	for (;;) {
-		bool leap = year % 4 == 0 &&
-		    (year % 100 != 0 || year % 400 == 0);
-		unsigned length = 30 + (month + month / 8) % 2;
-
-		if (month == 2)
-			length = leap ? 29 : 28;
-		if (days < length)
-			break;
-		days -= length;
-		month++;
-		if (month > 12) {
-			month = 1;
-			year++;
-		}
-	}
-	snprintf(text, TIME_SIZE, "%04u-%02u-%02uT%02u:%02u:%02uZ",
-	    year % 10000, month % 100, (days + 1) % 100, seconds / 3600 % 24,
-	    seconds / 60 % 60, seconds % 60);
-}
-
-/* Sleeps, unless a signal is handled. */
-static void
-sleep_ms(int ms)
-{
-	poll(NULL, 0, ms);
-}
-
-static bool
-set_close_on_exec(int fd)
-{
-	return fcntl(fd, F_SETFD, FD_CLOEXEC) != -1;
-}
-
-/* Closes a descriptor, if it is one, and forgets it. */
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-static void
-close_pipe(int ends[2])
-{
-	close_fd(&ends[0]);
-	close_fd(&ends[1]);
-}
-
-/*
- * Makes a pipe that no program we run inherits, and that is read without
- * waiting.  Returns false with errno, and then nothing is open.
- */
-static bool
-make_pipe(int ends[2])
-{
-	int error;
-
-	if (pipe(ends) == -1) {
-		ends[0] = ends[1] = -1;
-		return false;
-	}
-	if (set_close_on_exec(ends[0]) && set_close_on_exec(ends[1]) &&
-	    fcntl(ends[0], F_SETFL, O_NONBLOCK) != -1)
-		return true;
-	error = errno;
-	close_pipe(ends);
-	errno = error;
-	return false;
 }
 
 /* ======================================================================
@@ -685,7 +695,7 @@ show_progress(const char *what)
 
 	if (!errors_terminal)
 		return;
-	snprintf(line, sizeof line, "tunnel: waiting for %s", what);
+	snprintf(line, sizeof line, "tunnel: waiting for %.150s", what);
 	if (columns < 10 || columns > (int)sizeof line)
 		columns = 80;
 	line[columns - 3] = '\0';
@@ -735,14 +745,12 @@ static void say(const char *text, ...) PRINTF_LIKE(1, 2);
 static void refuse(const char *text, ...) PRINTF_LIKE(1, 2) NORETURN;
 
 static void
-say_list(const char *text, va_list arguments, const char *addition)
+say_arguments(const char *text, va_list arguments, const char *addition)
 {
 	char message[MESSAGE_SIZE];
-	size_t length;
 
 	vsnprintf(message, sizeof message, text, arguments);
-	length = strlen(message);
-	copy_text(message + length, sizeof message - length, addition);
+	add_text(message, sizeof message, addition);
 	put_line("tunnel", message, strlen(message), MESSAGE_MS);
 }
 
@@ -752,7 +760,7 @@ say(const char *text, ...)
 	va_list arguments;
 
 	va_start(arguments, text);
-	say_list(text, arguments, "");
+	say_arguments(text, arguments, "");
 	va_end(arguments);
 }
 
@@ -762,12 +770,12 @@ refuse(const char *text, ...)
 	va_list arguments;
 
 	va_start(arguments, text);
-	say_list(text, arguments, " (tunnel -h shows the usage)");
+	say_arguments(text, arguments, " (tunnel -h shows the usage)");
 	va_end(arguments);
 	_exit(EXIT_USAGE);
 }
 
-/* Prints a result to standard output, or says that it can't, and exits. */
+/* Prints a result to standard output; if it can't, says so and exits. */
 static void
 print(const char *text)
 {
@@ -785,7 +793,7 @@ print(const char *text)
 /* ======================================================================
  * Origins: what is tunnelled
  *
- * Pure functions: an origin as people paste it becomes the one form that
+ * Pure functions: an origin as people paste it becomes the form that
  * cloudflared, the record and the messages use.
  * ====================================================================== */
 
@@ -878,7 +886,7 @@ parse_authority(const char *text, int default_port, struct origin *origin)
 		colon = NULL;
 	if (colon == NULL && consists_of(text, DIGITS)) {
 		origin->port = parse_port(text);
-		snprintf(origin->host, HOST_SIZE, "localhost");
+		copy_text(origin->host, HOST_SIZE, "localhost");
 		return origin->port > 0 ? ORIGIN_RIGHT : ORIGIN_BAD_PORT;
 	}
 	if (colon != NULL)
@@ -887,7 +895,7 @@ parse_authority(const char *text, int default_port, struct origin *origin)
 		return ORIGIN_HOST;
 	copy_part(origin->host, HOST_SIZE, text, length);
 	if (length == 0)
-		snprintf(origin->host, HOST_SIZE, "localhost");
+		copy_text(origin->host, HOST_SIZE, "localhost");
 	fault = check_host(origin->host);
 	if (fault != ORIGIN_RIGHT)
 		return fault;
@@ -1065,24 +1073,27 @@ static const char usage_text[] =
 "  -i  end when standard input ends       -V  show the version\n"
 "  -j  print JSON records                 -w  wait for the local server, too\n";
 
-/* What people type who know another program, and what to type here. */
+/*
+ * What people type who know another program, and what to type here; ":" is
+ * for what takes the origin as its argument.
+ */
 static const struct mistake {
 	char typed[14];
-	char option[4];		/* "": none is needed */
+	char option[4];
 } mistakes[] = {
 	{ "stop", "-k" },	{ "kill", "-k" },	{ "all", "-a" },
 	{ "list", "-l" },	{ "ls", "-l" },		{ "start", "" },
 	{ "run", "" },		{ "http", "" },		{ "help", "-h" },
-	{ "version", "-V" },	{ "-p", "" },		{ "-d", "-b" },
-	{ "--port", "" },	{ "--url", "" },	{ "--quiet", "" },
-	{ "--all", "-ka" },	{ "--background", "-b" },
-	{ "--daemon", "-b" },	{ "--detach", "-b" },
-	{ "--cloudflared", "-c" },			{ "--grace", "-g" },
-	{ "--timeout", "-t" },	{ "--json", "-j" },	{ "--kill", "-k" },
-	{ "--stop", "-k" },	{ "--list", "-l" },	{ "--now", "-n" },
-	{ "--no-wait", "-n" },	{ "--restart", "-r" },	{ "--retry", "-r" },
-	{ "--verbose", "-v" },	{ "--debug", "-v" },	{ "--wait", "-w" },
-	{ "--input", "-i" },
+	{ "version", "-V" },
+	{ "-p", ":" },		{ "-d", "-b" },		{ "--port", ":" },
+	{ "--url", ":" },	{ "--quiet", "" },	{ "--all", "-ka" },
+	{ "--background", "-b" },			{ "--daemon", "-b" },
+	{ "--detach", "-b" },	{ "--cloudflared", "-c" },
+	{ "--grace", "-g" },	{ "--timeout", "-t" },	{ "--json", "-j" },
+	{ "--kill", "-k" },	{ "--stop", "-k" },	{ "--list", "-l" },
+	{ "--now", "-n" },	{ "--no-wait", "-n" },	{ "--restart", "-r" },
+	{ "--retry", "-r" },	{ "--verbose", "-v" },	{ "--debug", "-v" },
+	{ "--wait", "-w" },	{ "--input", "-i" },
 };
 
 /*
@@ -1120,65 +1131,123 @@ is_origin(const char *text)
 	return parse_origin(text, &origin) == ORIGIN_RIGHT;
 }
 
+/* Says what is wrong with an origin, and exits. */
+static NORETURN void
+refuse_origin(enum origin_fault fault, const char *typed,
+    const struct origin *origin)
+{
+	if (fault == ORIGIN_PATH)
+		refuse("%s: %s: type tunnel %s", origin_faults[fault], typed,
+		    origin->url);
+	/* a word, such as a command's, that has no meaning here */
+	if (fault == ORIGIN_NO_PORT && consists_of(typed, NAME_CHARS) &&
+	    strcmp(typed, "localhost") != 0)
+		fault = ORIGIN_NONE;
+	refuse("%s: %s", origin_faults[fault], typed);
+}
+
 /* Adds a word to a command line, as a shell has to be given it. */
 static void
 add_word(char line[MESSAGE_SIZE], const char *word)
 {
 	bool plain = word[0] != '\0' &&
 	    consists_of(word, NAME_CHARS "./:=@%+,[]");
-	const char *quote = plain ? "" : "'";
-	size_t length = strlen(line);
+	size_t at;
 
-	snprintf(line + length, MESSAGE_SIZE - length, " %s%s%s", quote, word,
-	    quote);
+	add_text(line, MESSAGE_SIZE, plain ? " " : " '");
+	at = strlen(line);
+	for (; *word != '\0' && at < MESSAGE_SIZE - 5; word++) {
+		line[at++] = *word;
+		if (*word != '\'')
+			continue;
+		line[at++] = '\\';		/* '\'' is one in quotes */
+		line[at++] = '\'';
+		line[at++] = '\'';
+	}
+	line[at] = '\0';
+	add_text(line, MESSAGE_SIZE, plain ? "" : "'");
 }
 
-/* Says whether the next argument belongs to these letters: -t, -vt. */
+/* Says whether the argument behind these letters is theirs: -t, -vt. */
 static bool
-takes_argument(const char *option)
+takes_argument(const char *letters)
 {
-	return strchr("cgt", option[strlen(option) - 1]) != NULL;
+	const char *last = strpbrk(letters, "cgt");
+
+	return last != NULL && last[1] == '\0' && letters[1] != '-';
 }
 
 /*
- * Puts a command line with a mistake in order: the options by our letters,
- * the origins, the command.  Words that nobody knows are left out.
+ * Adds an option to a command line, with its argument, which may be attached.
+ * Returns where the arguments go on.
+ */
+static char **
+add_option(char line[MESSAGE_SIZE], const char *option, const char *attached,
+    char **next)
+{
+	add_word(line, option);
+	if (!takes_argument(option))
+		return next;
+	if (attached[0] == '\0' && *next == NULL)
+		refuse("an argument is missing after %s", next[-1]);
+	add_word(line, attached[0] != '\0' ? attached : *next++);
+	return next;
+}
+
+/* Adds an origin, which must be one. */
+static void
+add_origin(char line[MESSAGE_SIZE], const char *word)
+{
+	struct origin origin;
+	enum origin_fault fault = parse_origin(word, &origin);
+
+	if (fault != ORIGIN_RIGHT)
+		refuse_origin(fault, word, &origin);
+	add_word(line, word);
+}
+
+/*
+ * Puts a mistaken command line in order: options, by our letters; origins;
+ * the command, which begins with the first word behind the origin that is
+ * none, nor an option.
  */
 static void
-mend(char **arguments, char line[MESSAGE_SIZE])
+mend(char **next, char line[MESSAGE_SIZE])
 {
-	char operands[MESSAGE_SIZE] = "";
-	bool alone = false;
+	char origins[MESSAGE_SIZE] = "";
+	bool alone = false;		/* -l, -ka, -h: without an origin */
 
-	snprintf(line, MESSAGE_SIZE, "tunnel");
-	for (; *arguments != NULL; arguments++) {
-		const char *word = *arguments;
+	copy_text(line, MESSAGE_SIZE, "tunnel");
+	while (*next != NULL) {
+		const char *word = *next;
 		const char *value = "";
 		const struct mistake *mistake = find_mistake(word, &value);
+		bool option = word[0] == '-' && strcmp(word, "--") != 0;
 
+		if (origins[0] != '\0' && !option && !is_origin(word))
+			break;
+		next++;
 		if (mistake != NULL)
 			word = mistake->option;
-		if (word[0] == '-' && strcmp(word, "--") != 0) {
-			add_word(line, word);
+		if (strcmp(word, ":") == 0 && value[0] == '\0' && *next != NULL)
+			value = *next++;
+		if (word[0] == '-' && (option || mistake != NULL)) {
+			next = add_option(line, word, value, next);
 			alone = alone || strpbrk(word, "ahlV") != NULL;
-		} else if (is_origin(word)) {
-			add_word(operands, word);
-		} else if (mistake == NULL && operands[0] != '\0') {
-			break;		/* the command begins */
+			if (takes_argument(word))
+				continue;
 		}
-		if (is_option(word) && takes_argument(word)) {
-			if (value[0] == '\0' && arguments[1] != NULL)
-				value = *++arguments;
-			add_word(line, value);
-		} else if (is_origin(value)) {
-			add_word(operands, value);
-		}
+		if (mistake == NULL && word[0] != '-')
+			add_origin(origins, word);
+		else if (origins[0] == '\0' && value[0] != '\0' &&
+		    (word[0] == ':' || is_origin(value)))
+			add_origin(origins, value);
 	}
-	if (operands[0] == '\0' && !alone)
-		add_word(operands, "8080");
-	for (; *arguments != NULL; arguments++)
-		add_word(operands, *arguments);
-	copy_text(line + strlen(line), MESSAGE_SIZE - strlen(line), operands);
+	if (origins[0] == '\0' && !alone)
+		add_word(origins, "8080");
+	add_text(line, MESSAGE_SIZE, origins);
+	for (; *next != NULL; next++)
+		add_word(line, *next);
 }
 
 /* Tells, if it is a known mistake, what to type instead, and exits. */
@@ -1205,14 +1274,7 @@ take_origin(const struct options *options, const char *typed,
 	if (fault == ORIGIN_RIGHT)
 		return;
 	refuse_mistake(options, "not an origin", typed);
-	if (fault == ORIGIN_PATH)
-		refuse("%s: %s: type tunnel %s", origin_faults[fault], typed,
-		    origin->url);
-	/* a word, such as a command's, that has no meaning here */
-	if (fault == ORIGIN_NO_PORT && consists_of(typed, NAME_CHARS) &&
-	    strcmp(typed, "localhost") != 0)
-		fault = ORIGIN_NONE;
-	refuse("%s: %s", origin_faults[fault], typed);
+	refuse_origin(fault, typed, origin);
 }
 
 /*
@@ -1279,7 +1341,8 @@ take_option(struct options *options, int letter)
 {
 	for (size_t i = 0; i < COUNT(flag_letters); i++)
 		if (flag_letters[i].letter == letter)
-			*((bool *)options + flag_letters[i].offset) = true;
+			*(bool *)((char *)options + flag_letters[i].offset) =
+			    true;
 	switch (letter) {
 	case 'c':
 		options->program = optarg;
@@ -1347,7 +1410,7 @@ take_options(struct options *options, int argc, char **argv)
 }
 
 /* What goes together: the letters that each way to use tunnel takes. */
-enum use { USE_KILL, USE_LIST, USE_BACKGROUND, USE_COMMAND, USE_ALONE };
+enum use { USE_KILL, USE_LIST, USE_COMMAND, USE_BACKGROUND, USE_ALONE };
 
 static const struct {
 	const char *name;
@@ -1355,8 +1418,8 @@ static const struct {
 } uses[] = {
 	[USE_KILL] = { "-k", "ka" },
 	[USE_LIST] = { "-l", "lj" },
-	[USE_BACKGROUND] = { "-b", "bcgjnrtvw" },
 	[USE_COMMAND] = { "a command", "cgnrtvw" },
+	[USE_BACKGROUND] = { "-b", "bcgjnrtvw" },
 	[USE_ALONE] = { "an origin alone", "cgijnrtvw" },
 };
 
@@ -1367,9 +1430,9 @@ choose_use(const struct options *options)
 		return USE_KILL;
 	if (options->list)
 		return USE_LIST;
-	if (options->background)
-		return USE_BACKGROUND;
-	return options->command != NULL ? USE_COMMAND : USE_ALONE;
+	if (options->command != NULL)
+		return USE_COMMAND;
+	return options->background ? USE_BACKGROUND : USE_ALONE;
 }
 
 static void
@@ -1385,8 +1448,6 @@ check_combination(const struct options *options)
 		if (strchr(uses[use].letters, *letter) == NULL)
 			refuse("-%c doesn't go with %s", *letter,
 			    uses[use].name);
-	if (options->background && options->command != NULL)
-		refuse("-b doesn't go with a command");
 }
 
 /* Tells where an option belongs that was found behind the origin. */
@@ -1424,7 +1485,8 @@ take_command(struct options *options, char **operands)
 static NORETURN void
 refuse_nothing(const struct options *options, char **operands)
 {
-	if (options->letters[0] != '\0' && is_origin(operands[-1]))
+	if (options->letters[0] != '\0' && operands[-1][0] != '-' &&
+	    is_origin(operands[-1]))
 		refuse("an origin is missing: %s is the argument of %s",
 		    operands[-1], operands[-2]);
 	refuse("an origin is missing, such as 8080%s",
@@ -1851,7 +1913,7 @@ struct dns_question {
 struct dns_answer {
 	bool authoritative;			/* AA */
 	bool exists;				/* the name, whatever it has */
-	int count;				/* of names */
+	int count;				/* of what was asked for */
 	char names[2][DNS_NAME_SIZE];		/* NS: the first two */
 	unsigned char address[16];		/* A, AAAA: the first */
 };
@@ -1986,13 +2048,14 @@ take_data(struct packet *data, unsigned type, unsigned wanted,
 
 	if (type == DNS_CNAME && (wanted == DNS_A || wanted == DNS_AAAA))
 		*found = true;
-	if (type != wanted || type == DNS_CNAME)
+	if (type != wanted)
 		return true;
 	*found = true;
 	if (type == DNS_A || type == DNS_AAAA) {
 		if (left != (type == DNS_A ? 4 : 16))
 			return false;
-		memcpy(answer->address, data->bytes + data->at, left);
+		if (answer->count == 0)
+			memcpy(answer->address, data->bytes + data->at, left);
 		answer->count++;
 	} else if (type == DNS_NS && answer->count < 2) {
 		if (!read_name(data, answer->names[answer->count]))
@@ -2161,19 +2224,13 @@ names_configure(struct names *names)
 		    setting);
 }
 
-/* Reads the resolvers of /etc/resolv.conf; without one it is this host. */
+/* Reads the resolvers of /etc/resolv.conf; if it has none it is this host. */
 static void
 read_resolvers(struct names *names)
 {
-	char text[4096] = "nameserver 127.0.0.1";
-	ssize_t size = -1;
-	int fd = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char text[4096];
 
-	if (fd != -1) {
-		size = read(fd, text, sizeof text - 1);
-		text[size > 0 ? size : 0] = '\0';
-		close(fd);
-	}
+	read_beginning("/etc/resolv.conf", text, sizeof text);
 	names->resolver_count = 0;
 	for (char *line = strtok(text, "\n"); line != NULL &&
 	    names->resolver_count < RESOLVERS; line = strtok(NULL, "\n")) {
@@ -2187,23 +2244,20 @@ read_resolvers(struct names *names)
 		    &names->resolvers[names->resolver_count]))
 			names->resolver_count++;
 	}
+	if (names->resolver_count == 0 &&
+	    parse_ip("127.0.0.1", DNS_PORT, &names->resolvers[0]))
+		names->resolver_count = 1;
 }
 
 /* A number that nobody can guess, if the system has such. */
 static unsigned
 random_id(void)
 {
-	unsigned char bytes[2];
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	bool ok = fd != -1 && read(fd, bytes, 2) == 2;
-	struct timespec now = { 0, 0 };
+	char bytes[3];
 
-	if (fd != -1)
-		close(fd);
-	if (ok)
-		return (unsigned)bytes[0] << 8 | bytes[1];
-	clock_gettime(CLOCK_REALTIME, &now);
-	return ((unsigned)now.tv_nsec >> 4 ^ (unsigned)getpid()) & 0xffff;
+	if (read_beginning("/dev/urandom", bytes, sizeof bytes) == 2)
+		return get_16((unsigned char *)bytes);
+	return (unsigned)(now_ms() ^ getpid()) & 0xffff;
 }
 
 static bool
@@ -2516,8 +2570,7 @@ names_open(struct names *names)
 		enter_stage(names, first, SERVER_PROOF);
 	} else {
 		read_resolvers(names);
-		if (names->resolver_count > 0)
-			enter_stage(names, first, SERVER_NAME);
+		enter_stage(names, first, SERVER_NAME);
 	}
 }
 
@@ -2621,7 +2674,7 @@ static const char record_tail[] = "end\n";
 
 /* The lines of a record, behind that of its state: "KEY VALUE". */
 static const struct field {
-	char key[8];
+	char key[8];		/* with its NUL */
 	size_t offset;
 	size_t size;		/* of a text; 0: it is a number */
 } fields[] = {
@@ -2701,7 +2754,7 @@ take_line(struct record *record, const char *key, const char *value)
 }
 
 static bool
-is_process(long long number)
+is_process_or_none(long long number)
 {
 	return number == 0 || (number > 1 && number <= INT_MAX);
 }
@@ -2714,7 +2767,8 @@ is_sound(struct record *record)
 
 	if (record->pid < 1 || record->pid > INT_MAX)
 		return false;
-	if (!is_process(record->group) || !is_process(record->command))
+	if (!is_process_or_none(record->group) ||
+	    !is_process_or_none(record->command))
 		return false;
 	if (record->grace_ms < 0 || record->grace_ms > 86400 * 1000)
 		return false;
@@ -2956,13 +3010,19 @@ open_directory(enum need need, const char *severity)
 	return -1;
 }
 
+/* Those who look at a tunnel are told two states; "-n" is up at once. */
+static const char *
+shown_state(const struct record *record)
+{
+	return record->state == RECORD_LOST ? "lost" : "up";
+}
+
 /* Writes a tunnel as one line of JSON. */
 static void
 format_json(const struct record *record, const struct origin *origin,
     char *text, size_t size)
 {
 	unsigned long id = 2166136261UL;	/* FNV-1a, 32 bits */
-	const char *state = record->state == RECORD_LOST ? "lost" : "up";
 
 	for (const char *c = record->url; *c != '\0'; c++)
 		id = ((id ^ (unsigned char)*c) * 16777619UL) & 0xffffffffUL;
@@ -2971,7 +3031,7 @@ format_json(const struct record *record, const struct origin *origin,
 	    "\"createdAt\":\"%s\",\"pid\":%lld,\"state\":\"%s\"}\n",
 	    id, record->origin, origin->port, record->url,
 	    record->url + strlen("https://"), record->created, record->pid,
-	    state);
+	    shown_state(record));
 }
 
 /* Writes what is printed of a running tunnel: JSON, a list line, the URL. */
@@ -2979,13 +3039,12 @@ static void
 format_result(const struct options *options, const struct record *record,
     const struct origin *origin, char *text, size_t size)
 {
-	const char *state = record->state == RECORD_LOST ? "lost" : "up";
-
 	if (options->json)
 		format_json(record, origin, text, size);
 	else if (options->list)
 		snprintf(text, size, "%s\t%s\t%lld\t%s\t%s\n", origin->name,
-		    record->url, record->pid, record->created, state);
+		    record->url, record->pid, record->created,
+		    shown_state(record));
 	else
 		snprintf(text, size, "%s\n", record->url);
 }
@@ -3059,6 +3118,7 @@ expand_path(char path[PATH_SIZE], const char *directory, const char *name)
 	return size < PATH_SIZE;
 }
 
+/* What a place has; the later the better. */
 enum found { FOUND_NOT, FOUND_UNUSABLE, FOUND };
 
 /* Looks for a program in one directory. */
@@ -3067,7 +3127,8 @@ look_in(const char *directory, const char *name, char path[PATH_SIZE])
 {
 	struct stat file;
 
-	if (!expand_path(path, directory, name) || stat(path, &file) == -1)
+	if (!expand_path(path, directory, name) ||
+	    stat(path, &file) == -1 || S_ISDIR(file.st_mode))
 		return FOUND_NOT;
 	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
 		return FOUND_UNUSABLE;
@@ -3110,32 +3171,30 @@ look_along_path(const char *name, char path[PATH_SIZE])
 }
 
 /* Files that people take for a program, by how they begin. */
-static const char an_archive[] = "not a program but an archive: unpack it";
-static const char a_package[] = "not a program but a package: install it";
-static const char for_other[] = "a program for another kind of machine: get "
-    "the one for this (see uname -sm)";
+static const char an_archive[] = "an archive, not a program: unpack it";
+static const char a_package[] = "a package, not a program: install it";
+static const char for_other[] = "a program for another machine: get the one "
+    "for this (see uname -sm)";
 
 static const struct {
-	const char *head;
-	size_t size;
+	char head[7];
+	unsigned char size;
 	const char *what;
 } file_kinds[] = {
-	{ "\x1f\x8b", 2, an_archive },			/* gzip */
-	{ "PK\x03\x04", 4, an_archive },		/* zip */
+	{ "\x1f\x8b", 2, an_archive },		/* gzip */
+	{ "PK\x03\x04", 4, an_archive },	/* zip */
 	{ "BZh", 3, an_archive },
 	{ "\xfd" "7zXZ", 5, an_archive },
-	{ "\x28\xb5\x2f\xfd", 4, an_archive },		/* zstd */
+	{ "\x28\xb5\x2f\xfd", 4, an_archive },	/* zstd */
 	{ "7z\xbc\xaf", 4, an_archive },
-	{ "!<arch>", 7, a_package },			/* Debian */
-	{ "\xed\xab\xee\xdb", 4, a_package },		/* RPM */
-	{ "xar!", 4, a_package },			/* macOS */
+	{ "!<arch", 6, a_package },		/* Debian */
+	{ "\xed\xab\xee\xdb", 4, a_package },	/* RPM */
+	{ "xar!", 4, a_package },		/* macOS */
 	{ "\x7f" "ELF", 4, for_other },
-	{ "MZ", 2, for_other },				/* Windows */
-	{ "\xcf\xfa\xed\xfe", 4, for_other },		/* macOS */
+	{ "MZ", 2, for_other },			/* Windows */
+	{ "\xcf\xfa\xed\xfe", 4, for_other },	/* macOS */
 	{ "\xca\xfe\xba\xbe", 4, for_other },
 	{ "<", 1, "a web page, not a program: download it again" },
-	{ "Not Found", 9, "an error message, not a program: download it "
-	    "again" },
 };
 
 /* What a file is that can't be executed. */
@@ -3148,32 +3207,17 @@ describe_file(const unsigned char *head, size_t size)
 		if (size >= file_kinds[i].size &&
 		    memcmp(head, file_kinds[i].head, file_kinds[i].size) == 0)
 			return file_kinds[i].what;
-	for (size_t i = 0; i < size && head[i] != '\n'; i++)
-		if (head[i] == '\0')
-			return "not a program: download it again";
-	return "a text, not a program: download it again";
+	return "not a program: download it again";
 }
 
 enum { HEAD_SIZE = 256 };	/* of a file: enough to know it by */
 
-/* Reads the beginning of a file, as a string.  Returns its size, or -1. */
-static ssize_t
-read_head(const char *path, char head[HEAD_SIZE])
-{
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	ssize_t size = -1;
-
-	if (fd != -1) {
-		size = read(fd, head, HEAD_SIZE - 1);
-		close(fd);
-	}
-	head[size > 0 ? size : 0] = '\0';
-	return size;
-}
-
-/* Finds the interpreter of a script, after "#!".  Returns false if none. */
+/*
+ * Cuts the beginning of a script down to its interpreter, which stands after
+ * "#!".  Returns false if there is none.
+ */
 static bool
-find_interpreter(char *head)
+cut_to_interpreter(char *head)
 {
 	size_t length;
 
@@ -3194,7 +3238,7 @@ static void
 explain_program(const char *path, int error, char *text, size_t size)
 {
 	char head[HEAD_SIZE];
-	ssize_t got = read_head(path, head);
+	ssize_t got = read_beginning(path, head, sizeof head);
 
 	copy_text(text, size, strerror(error));
 	if (error == EACCES)
@@ -3202,7 +3246,7 @@ explain_program(const char *path, int error, char *text, size_t size)
 		    strerror(error));
 	if (got < 0)
 		return;
-	if (error == ENOENT && find_interpreter(head)) {
+	if (error == ENOENT && cut_to_interpreter(head)) {
 		size_t length = strlen(head);
 		bool carriage = length > 0 && head[length - 1] == '\r';
 
@@ -3249,8 +3293,9 @@ check_program(const char *path)
 		return EISDIR;
 	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
 		return EACCES;
-	read_head(path, head);		/* it needn't be readable */
-	if (find_interpreter(head) && access(head, F_OK) == -1)
+	/* it needn't be readable */
+	read_beginning(path, head, sizeof head);
+	if (cut_to_interpreter(head) && access(head, F_OK) == -1)
 		return ENOENT;
 	return 0;
 }
@@ -3274,28 +3319,33 @@ find_own_directory(const char *self, char path[PATH_SIZE])
 	return true;
 }
 
+/* Looks for cloudflared in one directory more; the best that is found stays. */
+static enum found
+look_there_too(enum found best, const char *directory, char path[PATH_SIZE])
+{
+	char candidate[PATH_SIZE];
+	enum found found;
+
+	if (best == FOUND)
+		return best;
+	found = look_in(directory, "cloudflared", candidate);
+	if (found <= best)
+		return best;
+	memcpy(path, candidate, PATH_SIZE);
+	return found;
+}
+
 /* Looks for cloudflared in all places but those that the user names. */
 static enum found
 search_cloudflared(const char *self, char path[PATH_SIZE])
 {
-	char candidate[PATH_SIZE];
 	char own[PATH_SIZE];
 	enum found best = look_along_path("cloudflared", path);
 
-	for (size_t i = 0; best != FOUND && i <= COUNT(program_directories);
-	    i++) {
-		enum found found = FOUND_NOT;
-
-		if (i > 0)
-			found = look_in(program_directories[i - 1],
-			    "cloudflared", candidate);
-		else if (find_own_directory(self, own))
-			found = look_in(own, "cloudflared", candidate);
-		if (found > best) {
-			best = found;
-			memcpy(path, candidate, PATH_SIZE);
-		}
-	}
+	if (best != FOUND && find_own_directory(self, own))
+		best = look_there_too(best, own, path);
+	for (size_t i = 0; i < COUNT(program_directories); i++)
+		best = look_there_too(best, program_directories[i], path);
 	return best;
 }
 
@@ -3331,7 +3381,9 @@ find_cloudflared(const struct options *options, const char *self,
 	if (named == NULL && !is_empty(getenv("CLOUDFLARED")))
 		named = getenv("CLOUDFLARED");
 	if (named != NULL) {
-		if (snprintf(path, PATH_SIZE, "%s", named) >= PATH_SIZE)
+		if (named[0] == '\0')
+			error = ENOENT;
+		else if (snprintf(path, PATH_SIZE, "%s", named) >= PATH_SIZE)
 			error = ENAMETOOLONG;
 		else if (!make_absolute(path))
 			error = errno;
@@ -3340,8 +3392,9 @@ find_cloudflared(const struct options *options, const char *self,
 		return error == 0 ? 0 : explain_failure(named, error, why);
 	}
 	found = search_cloudflared(self, path);
-	if (found == FOUND && make_absolute(path))
-		return 0;
+	if (found == FOUND)
+		return make_absolute(path) ? 0 :
+		    explain_failure(path, errno, why);
 	if (found == FOUND_UNUSABLE)
 		snprintf(why, MESSAGE_SIZE, "cloudflared is there, but not "
 		    "executable: chmod +x %s", path);
@@ -3362,8 +3415,8 @@ find_command(const char *name, char path[PATH_SIZE], char why[MESSAGE_SIZE])
 		if (snprintf(path, PATH_SIZE, "%s", name) >= PATH_SIZE)
 			return explain_failure(name, ENAMETOOLONG, why);
 	} else if (look_along_path(name, path) == FOUND_NOT) {
-		snprintf(why, MESSAGE_SIZE, "cannot run %s: it is in no "
-		    "directory of PATH", name);
+		snprintf(why, MESSAGE_SIZE, "cannot run %s: not found in "
+		    "PATH", name);
 		return EXIT_NOT_FOUND;
 	}
 	error = check_program(path);
@@ -3508,8 +3561,9 @@ has_config(void)
 
 enum {
 	LOG_TAIL = 8192,	/* bytes that are kept */
-	LOG_READ = 65536,	/* bytes that a read takes: a full pipe */
+	LOG_READ = 65536,	/* bytes that a read takes */
 	READS = 16,		/* reads until signals get a turn */
+	FLOOD = 16,		/* full reads in a row make one */
 	LAST_READS = 256,	/* after its end: others may write on */
 	LAST_LINES = 10		/* that are shown when cloudflared fails */
 };
@@ -3521,6 +3575,7 @@ struct log {
 	size_t scanned;		/* whole lines before it have been read */
 	bool cut;		/* the line there has lost its beginning */
 	bool trimmed;		/* so has the first line of text */
+	unsigned flood;		/* reads in a row that were full */
 	unsigned long lost;	/* lines that -v could not show */
 	char text[LOG_TAIL + LOG_READ + 1];
 };
@@ -3534,6 +3589,7 @@ log_open(struct log *log, int fd)
 	log->scanned = 0;
 	log->cut = false;
 	log->trimmed = false;
+	log->flood = 0;
 	log->lost = 0;
 	log->text[0] = '\0';
 }
@@ -3565,6 +3621,7 @@ log_read(struct log *log, size_t *read_size)
 		*fresh = '?';
 	}
 	*read_size = (size_t)size;
+	log->flood = size == LOG_READ ? log->flood + 1 : 0;
 	log->length += *read_size;
 	log->text[log->length] = '\0';
 	return true;
@@ -3684,30 +3741,35 @@ log_copy_last(const struct log *log, char *text, size_t size)
 /* ======================================================================
  * The life of a tunnel
  *
- *                 STARTING     UP           RENEWING    WAITING    STOPPING
- * ready           publish      -            -           -          -
- * cloudflared     died         died         next life   -          [6]
+ *                CLAIMING  STARTING  UP        RENEWING  WAITING   STOPPING
+ * ready          -         publish   -         -         -         -
+ * cloudflared    -         died      died      next life -         [6]
  *  has ended
- * edge lost       note         note [3]     -           -          -
- * edge refuses    note         note [3]     -           -          -
- * QUIC failed     renew [1]    -            -           -          -
- * name gone (-r)  -            renew        -           -          -
- * command ended   stop         stop         stop        stop       [6]
- * stop signal     stop [5]     stop [5]     stop [5]    stop [5]   kill [4]
- * end of input,   stop         stop         stop        stop       -
+ * edge registers -         note      note [3]  -         -         -
+ * edge lost      -         note      note [3]  -         -         -
+ * edge refuses   -         note      note [3]  -         -         -
+ * QUIC failed    -         renew [1] note      -         -         -
+ * name gone (-r) -         -         renew     -         -         -
+ * command ended  -         stop      stop      stop      stop      [6]
+ * stop signal    stop      stop [5]  stop [5]  stop [5]  stop [5]  kill [4]
+ * end of input,  stop      stop      stop      stop      stop      -
  *  of the waiter
- * SIGTSTP         suspend      suspend      suspend     suspend    suspend
- * SIGCONT         continue     continue     continue    continue   continue
- * START passed    late [2]     -            stop        stop       -
- * LOST passed     -            say [3]      -           -          -
- * WATCH passed    -            ask [3]      -           -          -
- * GRACE passed    -            -            kill        -          kill
- * LEAVE passed    -            -            -           -          [7]
- * RESTART passed  -            -            -           start      -
+ * SIGTSTP        suspend   suspend   suspend   suspend   suspend   suspend
+ * SIGCONT        continue  continue  continue  continue  continue  continue
+ * LOOK passed    claim [8] -         -         -         -         -
+ * START passed   stop      late [2]  -         stop      stop      -
+ * PAUSE passed   -         find URL  -         -         -         -
+ * PROBE passed   -         probe     -         -         -         -
+ * LOST passed    -         -         say [3]   -         -         -
+ * WATCH passed   -         -         ask [3]   -         -         -
+ * GRACE passed   -         -         -         kill      -         kill
+ * LEAVE passed   -         -         -         -         -         [7]
+ * RESTART passed -         -         -         -         start     -
  *
- * STARTING: cloudflared runs, and its URL isn't given out.  UP: it is.
- * RENEWING: cloudflared was told to end, and another one will follow.
- * WAITING: until the next start.  STOPPING: to the end; t->stop says why.
+ * CLAIMING: another tunnel has the record of the origin.  STARTING:
+ * cloudflared runs, and its URL isn't given out.  UP: it is.  RENEWING:
+ * cloudflared was told to end, and another one will follow.  WAITING: until
+ * the next start.  STOPPING: to the end; t->stop says why.
  *
  * publish   the URL to the record, to standard output or the command; UP
  * died      says why; then WAITING, or without -r and after six failures stop
@@ -3715,6 +3777,7 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * next life HTTP/2 at once, else WAITING
  * stop      SIGTERM to cloudflared and the command, SIGKILL after the grace
  * suspend   cloudflared and we stop, until SIGCONT
+ * claim     if the record is free: STARTING
  *
  * [1] once, before a URL is given out and unless the user has chosen a
  *     protocol: HTTP/2 from then on
@@ -3727,6 +3790,8 @@ log_copy_last(const struct log *log, char *text, size_t size)
  *     from its terminal, others are passed on; the tunnel stops when it ends
  * [6] the program ends when neither cloudflared nor the command is left
  * [7] what cloudflared has left behind is given up, and that is said
+ * [8] else the other tunnel is met: its URL is given out once it works (-b),
+ *     it is named, which ends the program, or its end is waited for
  *
  * The events of one poll are taken in this order:
  * 1. the log: what cloudflared said before it ended counts;
@@ -3741,7 +3806,7 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * ready then is still given out, unless -b or a command would be misled.
  * ====================================================================== */
 
-enum state { STARTING, UP, RENEWING, WAITING, STOPPING };
+enum state { CLAIMING, STARTING, UP, RENEWING, WAITING, STOPPING };
 
 /* Why the tunnel stops: one value, set once. */
 enum stop_reason {
@@ -3769,17 +3834,35 @@ enum renewal {
 	RENEW_LATE		/* a later start took too long */
 };
 
-enum timer {
+enum timer {			/* in the order in which they are taken */
+	TIMER_LOOK,		/* at the record that another tunnel has */
 	TIMER_START,		/* -t */
 	TIMER_PAUSE,		/* the log pauses behind what may be a URL */
 	TIMER_PROBE,		/* look whether the local server listens */
-	TIMER_FALLBACK,		/* give the URL out unasked */
+	TIMER_FALLBACK,		/* whether a name is there: nobody knows */
 	TIMER_RESTART,
 	TIMER_GRACE,		/* -g */
 	TIMER_LEAVE,		/* wait no longer for stragglers */
 	TIMER_LOST,		/* the edge has been lost for long */
 	TIMER_WATCH,		/* look whether the name is still there */
 	TIMERS
+};
+
+#define IN(state) (1U << (state))
+
+/* The states in which each counts; others cancel it. */
+static const unsigned char timer_states[TIMERS] = {
+	[TIMER_LOOK] = IN(CLAIMING),
+	[TIMER_START] = IN(CLAIMING) | IN(STARTING) | IN(RENEWING) |
+	    IN(WAITING),
+	[TIMER_PAUSE] = IN(STARTING),
+	[TIMER_PROBE] = IN(STARTING),
+	[TIMER_FALLBACK] = IN(CLAIMING) | IN(STARTING),
+	[TIMER_RESTART] = IN(WAITING),
+	[TIMER_GRACE] = IN(RENEWING) | IN(STOPPING),
+	[TIMER_LEAVE] = IN(STOPPING),
+	[TIMER_LOST] = IN(UP),
+	[TIMER_WATCH] = IN(UP),
 };
 
 enum slot {			/* of poll */
@@ -3799,9 +3882,8 @@ enum {				/* milliseconds, and a count */
 	FALLBACK_MS = 5000,	/* until a name is there, unless one knows */
 	INSIST_MS = 500,	/* a signal that soon is the same once more */
 	LEAVE_MS = 2000,
-	UNKNOWN_GRACE_MS = 10000,
-	LOOK_MS = 10,		/* between two looks at a record */
-	UNKNOWN_LOOKS = 100,	/* at one that says nothing of its holder */
+	LOOK_MS = 50,		/* between two looks at another's record */
+	UNKNOWN_LOOKS = 20,	/* at one that says nothing of its holder */
 	LOST_MS = 60000,	/* -t 0 */
 	MINUTE_MS = 60000,	/* between two looks; a life that worked */
 	RESTART_MS = 1000,	/* the first wait, which doubles */
@@ -3839,6 +3921,7 @@ struct tunnel {
 	const struct options *options;
 	const struct origin *origin;
 	const struct caller *caller;
+	const char *self;		/* as we were called */
 	char program[PATH_SIZE];	/* cloudflared's path */
 	char command_path[PATH_SIZE];	/* "": no command */
 
@@ -3855,7 +3938,10 @@ struct tunnel {
 	bool sweeps;			/* all children are cloudflared's */
 	bool given_up;			/* what cloudflared has left behind */
 
-	/* This life of cloudflared. */
+	struct look other;		/* CLAIMING: it has the record */
+	int looks;			/* at it, that told nothing */
+
+	/* This life of cloudflared; CLAIMING: the other tunnel's. */
 	struct log log;
 	char url[URL_SIZE];		/* "": not found yet */
 	struct edge edge;
@@ -3955,7 +4041,7 @@ static const int harmless[] = {
 };
 
 static void
-block_harmless_signals(void)
+unblock_signals(void)
 {
 	sigset_t set;
 
@@ -4036,7 +4122,7 @@ open_signals(const struct caller *caller)
 		return false;
 	block_all_signals();
 	handle_signals(caller);
-	block_harmless_signals();
+	unblock_signals();
 	return true;
 }
 
@@ -4111,7 +4197,7 @@ set_timer(struct tunnel *t, enum timer timer, long long ms)
 }
 
 static void
-stop_timer(struct tunnel *t, enum timer timer)
+cancel_timer(struct tunnel *t, enum timer timer)
 {
 	t->deadline[timer] = 0;
 }
@@ -4157,27 +4243,45 @@ update_record(struct tunnel *t)
 	write_record(t);
 }
 
+/* Enters another state; deadlines that don't count there are off. */
+static void
+enter(struct tunnel *t, enum state state)
+{
+	t->state = state;
+	for (int i = 0; i < TIMERS; i++)
+		if ((timer_states[i] & IN(state)) == 0)
+			cancel_timer(t, (enum timer)i);
+	update_record(t);
+}
+
 /*
  * Says what has gone wrong, and keeps it for those who ask later: what made
  * the tunnel stop, not what comes of that.
  */
-static void complain(struct tunnel *, const char *text, ...)
-    PRINTF_LIKE(2, 3);
-
 static void
-complain(struct tunnel *t, const char *text, ...)
+complain(struct tunnel *t, const char *message)
 {
-	char message[MESSAGE_SIZE];
-	va_list arguments;
+	size_t length = strlen(message);
 
-	va_start(arguments, text);
-	vsnprintf(message, sizeof message, text, arguments);
-	va_end(arguments);
 	say("%s", message);
 	if (t->state == STOPPING)
 		return;
-	copy_part(t->record.error, REASON_SIZE, message, REASON_SIZE - 1);
+	/* of a long one, with a path in it, the end tells more */
+	if (length >= REASON_SIZE)
+		message += length - REASON_SIZE + 1;
+	copy_text(t->record.error, REASON_SIZE, message);
 	make_printable(t->record.error);
+}
+
+/* The same of what the system has refused. */
+static void
+complain_of(struct tunnel *t, const char *what, int error)
+{
+	char message[256];
+
+	snprintf(message, sizeof message, "cannot %s: %s", what,
+	    strerror(error));
+	complain(t, message);
 }
 
 /* --- stopping --- */
@@ -4237,28 +4341,24 @@ terminate_cloudflared(struct tunnel *t)
 static void
 stop(struct tunnel *t, enum stop_reason reason, int status, int number)
 {
-	long long grace_end = t->deadline[TIMER_GRACE];
-	bool renewing = t->state == RENEWING;
-
 	if (t->state == STOPPING)
 		return;
 	t->stop.reason = reason;
 	t->stop.since_ms = now_ms();
 	t->stop.status = status;
 	t->stop.signal = number;
-	t->state = STOPPING;
-	memset(t->deadline, 0, sizeof t->deadline);
 	names_close(&t->names);
 	clear_progress();
 	if (reason == STOP_SIGNAL || reason == STOP_INPUT) {
 		t->record.error[0] = '\0';	/* it was overcome */
 		t->record.log[0] = '\0';
 	}
-	update_record(t);
-	if (renewing && t->cloudflared.pid != 0 && grace_end > 0)
-		t->deadline[TIMER_GRACE] = grace_end;	/* it knows */
-	else
+	enter(t, STOPPING);
+	/* one that is RENEWING knows */
+	if (t->deadline[TIMER_GRACE] == 0)
 		terminate_cloudflared(t);
+	if (t->command.pid != 0)
+		set_timer(t, TIMER_GRACE, t->options->grace_ms);
 	signal_command(t, SIGTERM);
 	continue_children(t);		/* who is stopped can't end */
 	if (t->cloudflared.pid == 0)
@@ -4269,7 +4369,7 @@ stop(struct tunnel *t, enum stop_reason reason, int status, int number)
 static void
 fail(struct tunnel *t, const char *what, int error)
 {
-	complain(t, "cannot %s: %s", what, strerror(error));
+	complain_of(t, what, error);
 	stop(t, STOP_FAULT, EXIT_FAILURE, 0);
 }
 
@@ -4281,15 +4381,15 @@ fail_program(struct tunnel *t, const char *path, int error,
 	char why[MESSAGE_SIZE];
 	int status = explain_failure(path, error, why);
 
-	complain(t, "%s", why);
+	complain(t, why);
 	stop(t, reason, status, 0);
 }
 
 /* The grace is over, or somebody insists. */
 static void
-kill_all(struct tunnel *t)
+kill_children(struct tunnel *t)
 {
-	stop_timer(t, TIMER_GRACE);
+	cancel_timer(t, TIMER_GRACE);	/* somebody may insist */
 	signal_cloudflared(t, SIGKILL);
 	if (t->state == STOPPING)
 		signal_command(t, SIGKILL);
@@ -4526,7 +4626,7 @@ fork_cloudflared(struct tunnel *t, int log, int report)
 			errno = EAGAIN;
 		}
 	}
-	block_harmless_signals();
+	unblock_signals();
 	close_pipe(go);
 	return pid;
 }
@@ -4537,13 +4637,12 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 	t->cloudflared.pid = pid;
 	t->cloudflared.report = report;
 	t->group = pid;
-	t->state = STARTING;
 	log_open(&t->log, log);
 	t->url[0] = '\0';
 	memset(&t->edge, 0, sizeof t->edge);
 	t->listening = false;
 	t->record.url[0] = '\0';
-	update_record(t);
+	enter(t, STARTING);
 	t->in_dns = t->options->now || t->names.off;
 	if (!t->in_dns)
 		names_open(&t->names);
@@ -4577,13 +4676,18 @@ next_wait(struct tunnel *t, enum pace pace)
 	return ms;
 }
 
+/* Has cloudflared started again, if that is wanted and may help. */
 static void
-schedule_restart(struct tunnel *t, enum pace pace)
+start_again(struct tunnel *t, enum pace pace)
 {
-	long long ms = next_wait(t, pace);
+	long long ms;
 
-	t->state = WAITING;
-	update_record(t);
+	if (!t->options->restart || t->failures >= FAILURES) {
+		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+		return;
+	}
+	ms = next_wait(t, pace);
+	enter(t, WAITING);
 	say("starting cloudflared again in %lld s", ms / 1000);
 	set_timer(t, TIMER_RESTART, ms);
 }
@@ -4597,10 +4701,8 @@ start_cloudflared(struct tunnel *t)
 	pid_t pid = -1;
 	int error;
 
-	if (make_pipe(log) && make_pipe(report)) {
-		widen_pipe(log[0], 4 * LOG_READ);
+	if (make_pipe(log) && make_pipe(report))
 		pid = fork_cloudflared(t, log[1], report[1]);
-	}
 	error = errno;
 	close_fd(&log[1]);
 	close_fd(&report[1]);
@@ -4610,13 +4712,9 @@ start_cloudflared(struct tunnel *t)
 	}
 	close_fd(&log[0]);
 	close_fd(&report[0]);
+	complain_of(t, "start cloudflared", error);
 	t->failures++;
-	if (!t->options->restart || t->failures >= FAILURES) {
-		fail(t, "start cloudflared", error);
-		return;
-	}
-	say("cannot start cloudflared: %s", strerror(error));
-	schedule_restart(t, PACE_USUAL);
+	start_again(t, PACE_USUAL);
 }
 
 /* Becomes the command, with all that the caller gave us. */
@@ -4657,12 +4755,13 @@ start_command(struct tunnel *t)
 	close_fd(&report[1]);
 	if (pid == -1) {
 		close_fd(&report[0]);
-		block_harmless_signals();
+		unblock_signals();
 		fail(t, "start the command", error);
 		return;
 	}
 	t->command.pid = pid;
 	t->command.report = report[0];
+	update_record(t);
 	sigemptyset(&pending);
 	sigpending(&pending);
 	if (sigismember(&pending, SIGINT) == 1 ||
@@ -4671,7 +4770,7 @@ start_command(struct tunnel *t)
 	if (sigismember(&pending, SIGQUIT) == 1 ||
 	    has_signal(&t->signals, SIGQUIT))
 		kill(pid, SIGQUIT);
-	block_harmless_signals();
+	unblock_signals();
 }
 
 /* --- the local server --- */
@@ -4742,10 +4841,13 @@ probe_origin(const struct origin *origin)
 	enum probe found = PROBE_IMPOSSIBLE;
 	struct address address;
 
-	for (size_t i = 0; i < COUNT(families); i++)
-		if (found <= PROBE_REFUSED &&
-		    find_address(origin, families[i], &address))
-			found = try_address(&address, until_ms);
+	for (size_t i = 0; i < COUNT(families); i++) {
+		if (!find_address(origin, families[i], &address))
+			continue;
+		found = try_address(&address, until_ms);
+		if (found != PROBE_REFUSED)
+			break;
+	}
 	return found;
 }
 
@@ -4781,10 +4883,18 @@ look_for_server(struct tunnel *t)
 
 /* --- giving the URL out --- */
 
+/* Says whether the name may be there, but isn't known to be. */
+static bool
+is_name_wanted(const struct tunnel *t)
+{
+	return (t->state == STARTING || t->state == CLAIMING) &&
+	    t->url[0] != '\0' && t->edge.state == EDGE_UP && !t->in_dns;
+}
+
 /*
- * Looks whether the name is in the DNS, by all servers that answer; or for
- * how long nobody could tell, since the edge had it and since a server last
- * spoke.  Once it is there nobody is asked any more.
+ * Judges whether the name is in the DNS: all servers that answer have to say
+ * so, or for long nobody could tell, since the edge had it and since a server
+ * last spoke.  Once it is there nobody is asked any more.
  */
 static void
 judge_name(struct tunnel *t)
@@ -4792,7 +4902,7 @@ judge_name(struct tunnel *t)
 	struct tally tally = names_count(&t->names);
 	long long silent_ms = now_ms() - FALLBACK_MS;
 
-	if (t->state != STARTING || t->edge.state != EDGE_UP || t->in_dns)
+	if (!is_name_wanted(t))
 		return;
 	if (tally.answering > 0)
 		t->in_dns = tally.sure_yes == tally.answering;
@@ -4805,6 +4915,8 @@ judge_name(struct tunnel *t)
 
 enum missing {
 	MISSING_NOTHING,
+	MISSING_READER,
+	MISSING_END,
 	MISSING_START,
 	MISSING_URL,
 	MISSING_EDGE,
@@ -4817,8 +4929,10 @@ static const struct {
 	const char *wait;
 	const char *fault;
 } missing_texts[] = {
-	[MISSING_NOTHING] = { "a reader of standard output",
+	[MISSING_READER] = { "a reader of standard output",
 	    "nobody reads standard output" },
+	[MISSING_END] = { "the end of the last tunnel",
+	    "it is still stopping" },
 	[MISSING_START] = { "the next start of cloudflared",
 	    "cloudflared was to be started again" },
 	[MISSING_URL] = { "the URL", "cloudflared gave no URL" },
@@ -4829,10 +4943,33 @@ static const struct {
 	[MISSING_SERVER] = { "a server on ", "the tunnel works" },
 };
 
+/* What the other tunnel, which has our record, lacks for its URL to be ours. */
+static enum missing
+find_missing_of_other(const struct tunnel *t)
+{
+	const struct look *other = &t->other;
+
+	if (other->record.state == RECORD_STOPPING)
+		return MISSING_END;
+	if (!is_listed(other))
+		return MISSING_URL;
+	if (t->options->now)
+		return MISSING_NOTHING;
+	if (other->record.state != RECORD_UP)
+		return MISSING_EDGE;
+	if (other->record.waited == 0 && !t->in_dns)
+		return MISSING_NAME;
+	if (t->options->wait && !t->listening)
+		return MISSING_SERVER;
+	return MISSING_NOTHING;
+}
+
 /* What the URL waits for. */
 static enum missing
 find_missing(const struct tunnel *t)
 {
+	if (t->state == CLAIMING)
+		return find_missing_of_other(t);
 	if (t->state != STARTING)
 		return MISSING_START;
 	if (t->url[0] == '\0')
@@ -4861,6 +4998,8 @@ show_waiting(struct tunnel *t)
 	enum missing missing = find_missing(t);
 	char what[NAME_SIZE + 64];
 
+	if (missing == MISSING_NOTHING)
+		missing = MISSING_READER;
 	if (!errors_terminal || t->options->verbose)
 		return;
 	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
@@ -4940,7 +5079,7 @@ print_result(struct tunnel *t)
 		let_go_of_output(t);	/* -r: its reader has left */
 	else
 		fail(t, "print the URL to standard output", errno);
-	return t->state != STOPPING;
+	return true;
 }
 
 /* -b: the tunnel is in the background from now on. */
@@ -4952,24 +5091,20 @@ dismiss_waiter(struct tunnel *t)
 	errors_terminal = false;
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		let_go(t, fd);
-	while (write(t->waiter, "", 1) == -1 && errno == EINTR)
+	while (t->state == UP && write(t->waiter, "", 1) == -1 &&
+	    errno == EINTR)
 		continue;
 	close_fd(&t->waiter);
 }
 
 /* --- dead tunnels, and the next life --- */
 
-/* What this cloudflared was waited for; before the first URL, -t goes on. */
+/* This cloudflared works no more.  Before the first URL -t goes on. */
 static void
-end_waits(struct tunnel *t)
+end_life(struct tunnel *t)
 {
-	stop_timer(t, TIMER_PAUSE);
-	stop_timer(t, TIMER_PROBE);
-	stop_timer(t, TIMER_FALLBACK);
-	stop_timer(t, TIMER_LOST);
-	stop_timer(t, TIMER_WATCH);
 	if (t->delivered)
-		stop_timer(t, TIMER_START);
+		cancel_timer(t, TIMER_START);
 	names_close(&t->names);
 	t->watching = false;
 	t->record.url[0] = '\0';
@@ -4982,16 +5117,15 @@ renew(struct tunnel *t, enum renewal renewal)
 	t->renewal = renewal;
 	if (t->state == STARTING && renewal != RENEW_HTTP2)
 		t->failures++;
-	t->state = RENEWING;
-	end_waits(t);
-	update_record(t);
+	end_life(t);
+	enter(t, RENEWING);
 	terminate_cloudflared(t);
 	continue_children(t);
 }
 
 /* A life that worked for a minute takes the waits back. */
 static void
-judge_life(struct tunnel *t)
+ease_waits(struct tunnel *t)
 {
 	long long until = now_ms();
 
@@ -5005,24 +5139,23 @@ judge_life(struct tunnel *t)
 	t->limited_ms = LIMITED_MS;
 }
 
-/* What to do about how cloudflared has ended; NULL if nobody knows. */
+/*
+ * What to do about a cloudflared that has ended without a sign in its log;
+ * NULL if nobody knows.  A page of help isn't shown: it tells less.
+ */
 static const char *
-advise(struct tunnel *t, int status)
+guess_cause(struct tunnel *t, int status)
 {
-	const struct hint *hint = choose_hint(log_lines(&t->log));
-	bool crashed = is_crash(WIFSIGNALED(status) ? WTERMSIG(status) :
-	    WEXITSTATUS(status) - 128);		/* as a shell says it */
-	bool succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	int code = WIFSIGNALED(status) ? WTERMSIG(status) :
+	    WEXITSTATUS(status) - 128;	/* as a shell says it */
 
-	if (hint != NULL)
-		return hint->text;
 	if (t->url[0] != '\0')
 		return NULL;
-	if (crashed)
+	if (is_crash(code))
 		return wrong_build;
-	if (!succeeded || !is_no_log(log_lines(&t->log)))
+	if (status != 0 || !is_no_log(log_lines(&t->log)))
 		return NULL;
-	t->log.shown = t->log.length;	/* a page of help tells less */
+	t->log.shown = t->log.length;
 	return "a variable has a value that it cannot read (true, not yes; "
 	    "10s, not 10): look at those in TUNNEL_... and NO_...";
 }
@@ -5034,22 +5167,19 @@ advise(struct tunnel *t, int status)
 static void
 tell_failure(struct tunnel *t, const char *what, const char *advice)
 {
-	size_t length;
-
-	complain(t, "%s", what);
+	complain(t, what);
 	log_copy_last(&t->log, t->record.log, REASON_SIZE);
 	log_show_last(&t->log);
 	if (advice == NULL)
 		return;
 	say("%s", advice);
-	length = strlen(t->record.error);
-	snprintf(t->record.error + length, REASON_SIZE - length, "; %s",
-	    advice);
+	add_text(t->record.error, REASON_SIZE, "; ");
+	add_text(t->record.error, REASON_SIZE, advice);
 }
 
 /* Says that and how cloudflared has ended, and keeps it. */
 static void
-tell_death(struct tunnel *t, int status)
+tell_death(struct tunnel *t, int status, const struct hint *hint)
 {
 	char how[64];
 	char what[URL_SIZE + 128];
@@ -5066,7 +5196,8 @@ tell_death(struct tunnel *t, int status)
 	else
 		snprintf(what, sizeof what, "cloudflared ended (%s) before "
 		    "the tunnel was there", how);
-	tell_failure(t, what, advise(t, status));
+	tell_failure(t, what, hint != NULL ? hint->text :
+	    guess_cause(t, status));
 }
 
 /* cloudflared has ended by itself, or couldn't be executed: the error. */
@@ -5080,16 +5211,13 @@ died(struct tunnel *t, int status, int error)
 		fail_program(t, t->program, error, STOP_DEATH);
 		return;
 	}
-	tell_death(t, status);
+	tell_death(t, status, hint);
 	if (t->state == UP && t->edge.state != EDGE_NEVER)
-		judge_life(t);
+		ease_waits(t);
 	else
 		t->failures++;
-	end_waits(t);
-	if (t->options->restart && t->failures < FAILURES)
-		schedule_restart(t, limited ? PACE_LIMITED : PACE_USUAL);
-	else
-		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+	end_life(t);
+	start_again(t, limited ? PACE_LIMITED : PACE_USUAL);
 }
 
 /* The cloudflared that was told to end has ended. */
@@ -5098,10 +5226,8 @@ next_life(struct tunnel *t)
 {
 	if (t->renewal == RENEW_HTTP2)
 		start_cloudflared(t);
-	else if (t->failures < FAILURES)
-		schedule_restart(t, PACE_USUAL);
 	else
-		stop(t, STOP_DEATH, EXIT_FAILURE, 0);
+		start_again(t, PACE_USUAL);
 }
 
 /* --- the edge and the name --- */
@@ -5128,15 +5254,15 @@ on_registered(struct tunnel *t)
 	t->edge.retrying = false;
 	t->edge.refused = false;
 	t->edge.since_ms = now_ms();
-	stop_timer(t, TIMER_LOST);
+	cancel_timer(t, TIMER_LOST);
 	if (t->edge.loss_said)
 		say("Cloudflare's edge has the tunnel again: %s works",
 		    t->url);
 	t->edge.loss_said = false;
+	update_record(t);
 	if (t->state != UP)
 		return;
 	t->failures = 0;
-	update_record(t);
 	if (t->watching) {		/* for why it was lost */
 		t->watching = false;
 		names_close(&t->names);
@@ -5147,9 +5273,7 @@ on_registered(struct tunnel *t)
 static void
 ask_for_name(struct tunnel *t)
 {
-	bool wanted = t->state == STARTING && !t->in_dns;
-
-	if (!wanted || t->url[0] == '\0' || t->edge.state != EDGE_UP)
+	if (!is_name_wanted(t))
 		return;
 	if (t->names.name[0] == '\0')
 		names_ask(&t->names, t->url + strlen("https://"), PUBLISH_MS,
@@ -5164,7 +5288,9 @@ static void
 renew_dead(struct tunnel *t, const char *why)
 {
 	say("%s is dead: %s", t->url, why);
-	judge_life(t);
+	if (t->edge.state == EDGE_NEVER)
+		t->failures++;
+	ease_waits(t);
 	renew(t, RENEW_DEAD);
 }
 
@@ -5175,8 +5301,7 @@ on_lost(struct tunnel *t)
 	if (t->edge.state == EDGE_UP) {
 		t->edge.state = EDGE_DOWN;
 		t->edge.since_ms = now_ms();
-		if (t->state == UP)
-			update_record(t);
+		update_record(t);
 	}
 	if (t->state == UP)
 		note_loss(t);
@@ -5246,10 +5371,10 @@ on_edge_event(struct tunnel *t, enum edge_event event)
 static void
 on_lost_long(struct tunnel *t)
 {
-	stop_timer(t, TIMER_LOST);
 	t->edge.loss_said = true;
-	say("Cloudflare's edge has no connection, for %lld s now: %s doesn't "
-	    "work%s", patience(t) / 1000, t->url, t->options->restart ? "" :
+	say("Cloudflare's edge has no connection, for %s s now: %s doesn't "
+	    "work%s", t->options->start_ms > 0 ? t->options->start_text :
+	    "60", t->url, t->options->restart ? "" :
 	    " (if that lasts, start a new one, or use -r)");
 	update_record(t);
 	if (!t->options->restart)
@@ -5305,13 +5430,10 @@ judge_tunnel(struct tunnel *t)
 static void
 enter_up(struct tunnel *t)
 {
-	t->state = UP;
+	enter(t, UP);
 	t->up_since_ms = now_ms();
 	if (t->edge.state == EDGE_UP)
 		t->failures = 0;
-	stop_timer(t, TIMER_START);
-	stop_timer(t, TIMER_FALLBACK);
-	stop_timer(t, TIMER_PROBE);
 	names_close(&t->names);
 	show_url(t);
 	if (t->options->command != NULL && !t->delivered)
@@ -5321,7 +5443,6 @@ enter_up(struct tunnel *t)
 	t->delivered = true;
 	if (t->state != UP)
 		return;
-	update_record(t);
 	if (t->edge.state != EDGE_UP)
 		note_loss(t);
 	if (t->options->restart && !t->names.off)
@@ -5350,8 +5471,174 @@ publish(struct tunnel *t)
 		t->printed = 0;
 	}
 	/* -r: once there was a URL the later ones needn't be read at once */
-	if (print_result(t) || t->delivered)
+	if ((print_result(t) || t->delivered) && t->state != STOPPING)
 		enter_up(t);
+}
+
+/* --- one tunnel an origin --- */
+
+/* Says whether the name still leads to the file: a cleaner may have come. */
+static bool
+is_same_file(int directory, const char *name, int fd)
+{
+	struct stat here;
+	struct stat there;
+
+	return fstat(fd, &here) == 0 &&
+	    fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+enum claim { CLAIM_OURS, CLAIM_TAKEN, CLAIM_FAILED };
+
+/* Locks the record, which is emptied at once: nothing old is ever believed. */
+static enum claim
+lock_record(struct tunnel *t, int fd)
+{
+	struct flock lock = whole_file(F_WRLCK);
+	struct stat file;
+
+	if (fcntl(fd, F_SETLK, &lock) == -1)
+		return errno == EAGAIN || errno == EACCES ? CLAIM_TAKEN :
+		    CLAIM_FAILED;
+	if (fstat(fd, &file) == -1)
+		return CLAIM_FAILED;
+	if (file.st_nlink > 1) {
+		errno = EMLINK;		/* it is somebody's, too */
+		return CLAIM_FAILED;
+	}
+	if (!is_same_file(t->directory, t->origin->name, fd))
+		return CLAIM_TAKEN;	/* of a file that is gone: again */
+	if (ftruncate(fd, 0) == -1)
+		return CLAIM_FAILED;
+	/* cleaners of temporary files pass it over */
+	fchmod(fd, S_IRUSR | S_IWUSR | S_ISVTX);
+	return CLAIM_OURS;
+}
+
+/* Tries to get the record.  Looks at who has it, if another tunnel does. */
+static enum claim
+try_claim(struct tunnel *t)
+{
+	int fd = open_record(t->directory, t->origin->name,
+	    O_RDWR | O_CREAT);
+	enum claim claim;
+
+	memset(&t->other, 0, sizeof t->other);
+	if (fd == -1)
+		return CLAIM_FAILED;
+	claim = lock_record(t, fd);
+	if (claim == CLAIM_OURS) {
+		t->record_fd = fd;
+		return claim;
+	}
+	if (claim == CLAIM_TAKEN)
+		look_at_fd(fd, &t->other);
+	close(fd);
+	return claim;
+}
+
+/* -b: gives the URL of the other tunnel out, once it works. */
+static void
+share_other(struct tunnel *t)
+{
+	const struct record *record = &t->other.record;
+
+	if (t->options->wait)
+		t->listening = probe_origin(t->origin) != PROBE_REFUSED;
+	if (find_missing(t) == MISSING_NOTHING) {
+		t->record = *record;
+		format_result(t->options, record, t->origin, t->result,
+		    sizeof t->result);
+		print(t->result);
+		show_url(t);
+		_exit(EXIT_SUCCESS);
+	}
+	/* its URL was given out before it worked: see if it does now */
+	if (record->state != RECORD_UP || record->waited != 0 ||
+	    strcmp(t->url, record->url) == 0)
+		return;
+	copy_text(t->url, URL_SIZE, record->url);
+	t->edge.state = EDGE_UP;
+	t->edge.since_ms = now_ms();
+	t->in_dns = t->names.off;
+	names_open(&t->names);
+	ask_for_name(t);
+}
+
+/* The record says who has it. */
+static void
+meet_other(struct tunnel *t)
+{
+	const struct look *other = &t->other;
+	bool listed = is_listed(other);
+
+	if (other->record.pid == 0)
+		t->looks++;
+	/* it is just coming or going, or of another version */
+	if (other->record.pid == 0 && t->looks <= UNKNOWN_LOOKS)
+		return;
+	if (t->options->background)
+		share_other(t);
+	if (t->options->background || !is_held(other) ||
+	    other->record.state == RECORD_STOPPING)
+		return;
+	say("a tunnel of %s runs already: process %ld, %s (tunnel -b %s "
+	    "prints it, tunnel -k %s stops it)", t->origin->name,
+	    (long)other->holder, listed ? other->record.url : "no URL yet",
+	    short_name(t->origin), short_name(t->origin));
+	_exit(EXIT_FAILURE);
+}
+
+/* The record is ours, or there is none: the first cloudflared is started. */
+static void
+begin(struct tunnel *t)
+{
+	const struct options *options = t->options;
+	char why[MESSAGE_SIZE];
+	int status = find_cloudflared(options, t->self, t->program, why);
+
+	if (status == 0 && options->command != NULL)
+		status = find_command(options->command[0], t->command_path,
+		    why);
+	if (status == 0 && t->waiter != -1 && chdir("/") == -1) {
+		snprintf(why, sizeof why, "cannot start: %s",
+		    strerror(errno));
+		status = EXIT_FAILURE;
+	}
+	if (status == 0) {
+		start_cloudflared(t);
+	} else {
+		complain(t, why);
+		stop(t, STOP_FAULT, status, 0);
+	}
+}
+
+/* In messages: without records a tunnel in the foreground goes on. */
+static const char *
+name_severity(const struct tunnel *t)
+{
+	return t->options->background ? "" : "warning: ";
+}
+
+/* Tries to get the record of our origin, so that there is one tunnel of it. */
+static void
+on_look(struct tunnel *t)
+{
+	enum claim claim = try_claim(t);
+
+	if (claim == CLAIM_TAKEN) {
+		set_timer(t, TIMER_LOOK, LOOK_MS);
+		meet_other(t);
+		return;
+	}
+	if (claim == CLAIM_FAILED) {
+		say("%scannot lock the record of %s: %s", name_severity(t),
+		    t->origin->name, strerror(errno));
+		if (t->options->background)
+			_exit(EXIT_FAILURE);
+	}
+	begin(t);
 }
 
 /* --- events --- */
@@ -5363,7 +5650,7 @@ scan_url(struct tunnel *t, enum ending ending)
 	size_t length;
 	const char *url;
 
-	stop_timer(t, TIMER_PAUSE);
+	cancel_timer(t, TIMER_PAUSE);
 	if (t->state != STARTING || t->url[0] != '\0')
 		return;
 	url = find_url(t->log.text, &length);
@@ -5405,8 +5692,8 @@ scan_edge(struct tunnel *t)
 /*
  * Reads what the pipe holds, but not for so long that signals starve.  A
  * read that isn't full has emptied it.  Of a flood, which is visitors'
- * requests at the level debug, only the end is read for the edge's state:
- * there are none any more once that is lost.
+ * requests at the level debug, only the beginning and the end are read for
+ * the edge's state: there are none any more once that is lost.
  */
 static void
 take_log(struct tunnel *t)
@@ -5417,7 +5704,7 @@ take_log(struct tunnel *t)
 		if (!log_read(&t->log, &size))
 			break;
 		scan_url(t, t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
-		if (size < LOG_READ || t->state != UP)
+		if (t->log.flood < FLOOD || t->state != UP)
 			scan_edge(t);
 		if (t->options->verbose)
 			log_show(&t->log,
@@ -5452,26 +5739,17 @@ on_cloudflared_end(struct tunnel *t)
 	error = read_report(&t->cloudflared);
 	close_fd(&t->log.fd);
 	close_fd(&t->keeper);
-	stop_timer(t, TIMER_GRACE);
-	switch (t->state) {
-	case STARTING:
-	case UP:
-		died(t, status, error);
-		break;
-	case RENEWING:
+	/* the command may still have its grace */
+	if (t->command.pid == 0)
+		cancel_timer(t, TIMER_GRACE);
+	if (t->state == RENEWING) {
 		next_life(t);
-		break;
-	case STOPPING:
-		/* the command may still have its grace */
-		if (t->command.pid != 0)
-			t->deadline[TIMER_GRACE] = t->stop.since_ms +
-			    t->options->grace_ms;
-		break;
-	case WAITING:
-		break;
+	} else if (t->state == STOPPING) {
+		update_record(t);
+		set_timer(t, TIMER_LEAVE, LEAVE_MS);
+	} else {
+		died(t, status, error);
 	}
-	set_timer(t, TIMER_LEAVE, LEAVE_MS);
-	update_record(t);
 }
 
 static void
@@ -5496,7 +5774,7 @@ on_command_end(struct tunnel *t, int wait_status)
 
 /* Lets a stop signal have its effect on us, unless a SIGCONT came since. */
 static void
-stop_ourselves(struct tunnel *t)
+suspend_ourselves(struct tunnel *t)
 {
 	bool ignored = is_ignored(t->caller, SIGTSTP);
 
@@ -5539,7 +5817,7 @@ suspend(struct tunnel *t, enum suspender suspender)
 
 	clear_progress();
 	signal_cloudflared(t, SIGSTOP);
-	stop_ourselves(t);
+	suspend_ourselves(t);
 	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
 	    !has_terminal()) {
 		/* SIGSTOP can't be taken back by a SIGCONT on its way */
@@ -5555,7 +5833,7 @@ suspend(struct tunnel *t, enum suspender suspender)
 
 /* A command that stops itself stops us, as if we were it. */
 static void
-look_at_command(struct tunnel *t)
+follow_command(struct tunnel *t)
 {
 	siginfo_t info;
 
@@ -5588,7 +5866,7 @@ reap(struct tunnel *t)
 		    info.si_pid == t->command.pid)
 			on_command_end(t, status);
 	}
-	look_at_command(t);
+	follow_command(t);
 	sweep(t);
 }
 
@@ -5598,7 +5876,7 @@ on_stop_signal(struct tunnel *t, int number)
 {
 	if (t->state == STOPPING) {
 		if (now_ms() - t->stop.since_ms >= INSIST_MS)
-			kill_all(t);
+			kill_children(t);
 		return;
 	}
 	if (t->command.pid == 0 || number == SIGTERM) {
@@ -5674,19 +5952,24 @@ take_input(struct tunnel *t)
 
 /* Tells what was missing when the start deadline passed. */
 static void
-tell_missing(const struct tunnel *t, char *text, size_t size)
+tell_missing(const struct tunnel *t, enum missing missing, char *text,
+    size_t size)
 {
-	const char *server = "";
-	const char *command = "";
+	char other[NAME_SIZE + 64] = "";
+	char server[NAME_SIZE + 64] = "";
 
-	if (t->options->wait && !t->listening) {
-		server = "; nothing is listening on ";
-		if (t->options->command != NULL)
-			command = ", which the command waits for";
-	}
-	snprintf(text, size, "no tunnel within %s s: %s%s%s%s",
-	    t->options->start_text, missing_texts[find_missing(t)].fault,
-	    server, server[0] != '\0' ? t->origin->name : "", command);
+	if (missing == MISSING_NOTHING)
+		missing = MISSING_READER;
+	if (t->state == CLAIMING)
+		snprintf(other, sizeof other, "one of %s runs already, "
+		    "process %ld: ", t->origin->name, (long)t->other.holder);
+	if (t->options->wait && !t->listening)
+		snprintf(server, sizeof server, "; nothing is listening on "
+		    "%s%s", t->origin->name, t->options->command != NULL ?
+		    ", which the command waits for" : "");
+	snprintf(text, size, "no tunnel within %s s: %s%s%s",
+	    t->options->start_text, other, missing_texts[missing].fault,
+	    server);
 }
 
 /* The start deadline has passed, unless all is there just now. */
@@ -5694,30 +5977,38 @@ static void
 on_late(struct tunnel *t)
 {
 	enum missing missing = find_missing(t);
-	const struct hint *hint = choose_hint(log_lines(&t->log));
+	const struct hint *hint;
 	char what[REASON_SIZE];
 
 	if (is_ready(t))
 		publish(t);
 	if (t->state == UP || t->state == STOPPING)
 		return;
-	tell_missing(t, what, sizeof what);
-	if (missing == MISSING_URL || missing == MISSING_EDGE)
+	tell_missing(t, missing, what, sizeof what);
+	if (missing == MISSING_URL || missing == MISSING_EDGE) {
+		hint = choose_hint(log_lines(&t->log));
 		tell_failure(t, what, hint != NULL ? hint->text : NULL);
-	else
-		complain(t, "%s", what);
+	} else {
+		complain(t, what);
+	}
 	if (t->delivered)
 		renew(t, RENEW_LATE);
 	else
 		stop(t, STOP_DEADLINE, EXIT_DEADLINE, 0);
 }
 
+/* The log has paused: what ends it may be a URL. */
+static void
+on_pause(struct tunnel *t)
+{
+	scan_url(t, TEXT_ENDS);
+	ask_for_name(t);
+}
+
 /* What cloudflared has left us should be gone by now. */
 static void
 on_leave(struct tunnel *t)
 {
-	if (t->state != STOPPING || t->cloudflared.pid != 0)
-		return;
 	if (t->command.pid != 0) {
 		set_timer(t, TIMER_LEAVE, LEAVE_MS);
 		return;
@@ -5727,51 +6018,28 @@ on_leave(struct tunnel *t)
 	t->given_up = true;
 }
 
-static void
-on_deadline(struct tunnel *t, enum timer timer)
-{
-	stop_timer(t, timer);
-	switch (timer) {
-	case TIMER_START:
-		on_late(t);
-		break;
-	case TIMER_PAUSE:
-		scan_url(t, TEXT_ENDS);
-		ask_for_name(t);
-		break;
-	case TIMER_PROBE:
-		look_for_server(t);
-		break;
-	case TIMER_RESTART:
-		if (t->state == WAITING)
-			start_cloudflared(t);
-		break;
-	case TIMER_GRACE:
-		kill_all(t);
-		break;
-	case TIMER_LEAVE:
-		on_leave(t);
-		break;
-	case TIMER_LOST:
-		on_lost_long(t);
-		break;
-	case TIMER_WATCH:
-		on_watch(t);
-		break;
-	case TIMER_FALLBACK:
-		judge_name(t);
-		break;
-	case TIMERS:
-		break;
-	}
-}
+static void (*const timer_handlers[TIMERS])(struct tunnel *) = {
+	[TIMER_LOOK] = on_look,
+	[TIMER_START] = on_late,
+	[TIMER_PAUSE] = on_pause,
+	[TIMER_PROBE] = look_for_server,
+	[TIMER_FALLBACK] = judge_name,
+	[TIMER_RESTART] = start_cloudflared,
+	[TIMER_GRACE] = kill_children,
+	[TIMER_LEAVE] = on_leave,
+	[TIMER_LOST] = on_lost_long,
+	[TIMER_WATCH] = on_watch,
+};
 
 static void
 take_deadlines(struct tunnel *t)
 {
-	for (int i = 0; i < TIMERS; i++)
-		if (t->deadline[i] > 0 && t->deadline[i] <= now_ms())
-			on_deadline(t, (enum timer)i);
+	for (int i = 0; i < TIMERS; i++) {
+		if (t->deadline[i] == 0 || t->deadline[i] > now_ms())
+			continue;
+		cancel_timer(t, (enum timer)i);
+		timer_handlers[i](t);
+	}
 }
 
 static void
@@ -5782,18 +6050,21 @@ watch_fd(struct pollfd *slot, int fd, short events)
 	slot->revents = 0;
 }
 
-/* Fills the slots.  A descriptor of -1 is passed over by poll. */
+/*
+ * Fills the slots.  A descriptor of -1 is passed over by poll.  The output
+ * is watched for room if there is something to print, and with -r for its
+ * reader to leave.
+ */
 static void
 fill_slots(struct tunnel *t, struct pollfd slots[SLOTS])
 {
-	bool unprinted = is_unprinted(t);
+	bool print = is_unprinted(t) && (t->state == UP || is_ready(t));
+	bool leave = t->options->restart && t->state == UP;
 
 	watch_fd(&slots[SLOT_LOG], t->log.fd, POLLIN);
 	watch_fd(&slots[SLOT_SIGNALS], signal_pipe[0], POLLIN);
-	/* else it tells when its reader has left */
-	watch_fd(&slots[SLOT_OUTPUT], t->output.fd, unprinted ? POLLOUT : 0);
-	if (!unprinted && !(t->options->restart && t->delivered))
-		slots[SLOT_OUTPUT].fd = -1;
+	watch_fd(&slots[SLOT_OUTPUT], print || leave ? t->output.fd : -1,
+	    print ? POLLOUT : 0);
 	watch_fd(&slots[SLOT_INPUT], t->input, POLLIN);
 	watch_fd(&slots[SLOT_WAITER], t->waiter, POLLIN);
 	for (int i = 0; i < SERVERS; i++)
@@ -5841,12 +6112,14 @@ take_answers(struct tunnel *t, const struct pollfd slots[SLOTS])
 
 /* The reader of results has made room, or has left. */
 static void
-take_output(struct tunnel *t)
+take_output(struct tunnel *t, int revents)
 {
-	if (!is_unprinted(t))
-		let_go_of_output(t);
-	else if (t->state == UP)
+	if (t->state != UP)
+		return;
+	if (is_unprinted(t))
 		print_result(t);
+	else if ((revents & ~POLLOUT) != 0)
+		let_go_of_output(t);
 }
 
 /* One turn: sleeps until something happens, and takes what has. */
@@ -5857,8 +6130,11 @@ take_events(struct tunnel *t)
 
 	fill_slots(t, slots);
 	if (poll(slots, SLOTS, find_timeout(t)) == -1 && errno != EINTR &&
-	    errno != EAGAIN)
-		fail(t, "wait for events", errno);
+	    errno != EAGAIN) {
+		if (t->state != STOPPING)
+			fail(t, "wait for events", errno);
+		slots[SLOT_SIGNALS].revents = POLLIN;	/* so that it ends */
+	}
 	if (slots[SLOT_LOG].revents != 0)
 		take_log(t);
 	if (slots[SLOT_SIGNALS].revents != 0 || t->signals.count > 0)
@@ -5870,216 +6146,13 @@ take_events(struct tunnel *t)
 		stop(t, STOP_WAITER, EXIT_FAILURE, SIGHUP);
 	}
 	if (slots[SLOT_OUTPUT].revents != 0)
-		take_output(t);
+		take_output(t, slots[SLOT_OUTPUT].revents);
 	take_answers(t, slots);
 	take_deadlines(t);
 	if (is_ready(t))
 		publish(t);
-	if (t->state == STARTING || t->state == WAITING)
+	if (t->state != UP && t->state != STOPPING)
 		show_waiting(t);
-}
-
-/* ======================================================================
- * One tunnel an origin
- *
- * Before a tunnel begins its life it gets the record of its origin.  If
- * another one has that, it is met: its URL is given out (-b), it is named,
- * or, if it is stopping, its end is waited for.
- * ====================================================================== */
-
-/* Says whether the name still leads to the file: a cleaner may have come. */
-static bool
-is_same_file(int directory, const char *name, int fd)
-{
-	struct stat here;
-	struct stat there;
-
-	return fstat(fd, &here) == 0 &&
-	    fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    here.st_dev == there.st_dev && here.st_ino == there.st_ino;
-}
-
-enum claim { CLAIM_OURS, CLAIM_TAKEN, CLAIM_FAILED };
-
-/* Locks the record, which is emptied at once: nothing old is ever believed. */
-static enum claim
-lock_record(struct tunnel *t, int fd)
-{
-	struct flock lock = whole_file(F_WRLCK);
-	struct stat file;
-
-	if (fcntl(fd, F_SETLK, &lock) == -1)
-		return errno == EAGAIN || errno == EACCES ? CLAIM_TAKEN :
-		    CLAIM_FAILED;
-	if (fstat(fd, &file) == -1)
-		return CLAIM_FAILED;
-	if (file.st_nlink > 1) {
-		errno = EMLINK;		/* it is somebody's, too */
-		return CLAIM_FAILED;
-	}
-	if (!is_same_file(t->directory, t->origin->name, fd))
-		return CLAIM_TAKEN;	/* of a file that is gone: again */
-	if (ftruncate(fd, 0) == -1)
-		return CLAIM_FAILED;
-	/* cleaners of temporary files pass it over */
-	fchmod(fd, S_IRUSR | S_IWUSR | S_ISVTX);
-	return CLAIM_OURS;
-}
-
-/* Tries once to get the record.  Fills look if another tunnel has it. */
-static enum claim
-try_claim(struct tunnel *t, struct look *look)
-{
-	int fd = open_record(t->directory, t->origin->name,
-	    O_RDWR | O_CREAT);
-	enum claim claim;
-
-	if (fd == -1)
-		return CLAIM_FAILED;
-	claim = lock_record(t, fd);
-	if (claim == CLAIM_OURS) {
-		t->record_fd = fd;
-		return claim;
-	}
-	if (claim == CLAIM_TAKEN)
-		look_at_fd(fd, look);
-	close(fd);
-	return claim;
-}
-
-/* -b beside a tunnel that runs: is it one whose URL can be given out? */
-static bool
-can_share(const struct tunnel *t, const struct look *look)
-{
-	if (!is_listed(look))
-		return false;
-	if (t->options->now)
-		return true;
-	if (look->record.state != RECORD_UP)
-		return false;
-	if (look->record.waited == 0 && !t->in_dns)
-		return false;
-	return !t->options->wait ||
-	    probe_origin(t->origin) != PROBE_REFUSED;
-}
-
-/* The record says who has it: print its URL, tell of it, or wait. */
-static void
-meet_other(struct tunnel *t, const struct look *look)
-{
-	bool listed = is_listed(look);
-	bool stopping = look->record.state == RECORD_STOPPING;
-
-	if (t->options->background && can_share(t, look)) {
-		t->record = look->record;
-		format_result(t->options, &t->record, t->origin, t->result,
-		    sizeof t->result);
-		print(t->result);
-		show_url(t);
-		_exit(EXIT_SUCCESS);
-	}
-	if (t->options->background || stopping || !is_held(look))
-		return;
-	say("a tunnel of %s runs already: process %ld, %s (tunnel -b %s "
-	    "prints it, tunnel -k %s stops it)", t->origin->name,
-	    (long)look->holder, listed ? look->record.url : "no URL yet",
-	    short_name(t->origin), short_name(t->origin));
-	_exit(EXIT_FAILURE);
-}
-
-/* The start deadline has passed while another tunnel had the record. */
-static NORETURN void
-tell_other(const struct tunnel *t, const struct look *look)
-{
-	const char *what = "its name may not be in the DNS yet";
-
-	if (look->record.state == RECORD_STOPPING)
-		what = "it is still stopping";
-	else if (!is_listed(look))
-		what = missing_texts[MISSING_URL].fault;
-	else if (look->record.state != RECORD_UP)
-		what = missing_texts[MISSING_EDGE].fault;
-	else if (t->options->wait)
-		what = "nothing is listening on its port";
-	say("no tunnel within %s s: one of %s runs already, process %ld: %s",
-	    t->options->start_text, t->origin->name, (long)look->holder,
-	    what);
-	_exit(EXIT_DEADLINE);
-}
-
-/* The other one's URL was given out before it worked: see if it does now. */
-static void
-check_other(struct tunnel *t, const struct look *look)
-{
-	if (look->record.state != RECORD_UP || look->record.waited != 0 ||
-	    strcmp(t->url, look->record.url) == 0)
-		return;
-	copy_text(t->url, URL_SIZE, look->record.url);
-	t->edge.state = EDGE_UP;
-	t->edge.since_ms = now_ms();
-	t->in_dns = t->names.off;
-	names_open(&t->names);
-	ask_for_name(t);
-}
-
-/* Sleeps a moment, unless somebody doesn't want the tunnel any more. */
-static void
-wait_for_other(struct tunnel *t, const struct look *look)
-{
-	long long deadline = t->deadline[TIMER_START];
-	struct pollfd slots[SLOTS];
-
-	if (deadline > 0 && now_ms() >= deadline)
-		tell_other(t, look);
-	if (look->record.state == RECORD_STOPPING)
-		show_progress("the end of the last tunnel");
-	check_other(t, look);
-	fill_slots(t, slots);
-	poll(slots, SLOTS, LOOK_MS);
-	if (slots[SLOT_WAITER].revents != 0)
-		_exit(EXIT_FAILURE);
-	if (slots[SLOT_INPUT].revents != 0)
-		take_input(t);
-	if (t->state == STOPPING)
-		_exit(t->stop.status);
-	take_answers(t, slots);
-}
-
-/*
- * Gets the record of our origin: one tunnel an origin.  One that is stopping
- * is waited for.  Without records a tunnel in the foreground goes on.
- */
-static void
-claim_record(struct tunnel *t)
-{
-	bool needed = t->options->background;
-	const char *severity = needed ? "" : "warning: ";
-	struct look look;
-	enum claim claim;
-	int unknown = 0;
-
-	t->directory = open_directory(TO_KEEP, severity);
-	if (t->directory == -1 && needed)
-		_exit(EXIT_FAILURE);
-	if (t->directory == -1)
-		return;
-	for (;;) {
-		memset(&look, 0, sizeof look);
-		claim = try_claim(t, &look);
-		if (claim != CLAIM_TAKEN)
-			break;
-		/* it is just coming or going, or of another version */
-		if (look.record.pid != 0 || ++unknown > UNKNOWN_LOOKS)
-			meet_other(t, &look);
-		wait_for_other(t, &look);
-	}
-	clear_progress();
-	if (claim == CLAIM_OURS)
-		return;
-	say("%scannot lock the record of %s: %s", severity, t->origin->name,
-	    strerror(errno));
-	if (needed)
-		_exit(EXIT_FAILURE);
 }
 
 /* ======================================================================
@@ -6102,56 +6175,41 @@ leave(struct tunnel *t)
 	_exit(t->stop.status);
 }
 
-static void
-prepare(struct tunnel *t, const char *self)
+static NORETURN void
+run_tunnel(struct tunnel *t)
 {
 	const struct options *options = t->options;
-	char why[MESSAGE_SIZE];
-	int status;
 
-	t->record.state = RECORD_STARTING;
 	t->record.pid = getpid();
 	t->record.grace_ms = options->grace_ms;
 	copy_text(t->record.origin, ORIGIN_SIZE, t->origin->url);
+	t->restart_ms = RESTART_MS;
+	t->limited_ms = LIMITED_MS;
+	if (options->start_ms > 0)
+		set_timer(t, TIMER_START, options->start_ms);
 	if (options->input) {
 		t->input = STDIN_FILENO;
 		t->input_own = reopen(STDIN_FILENO, O_RDONLY);
 		if (t->input_own == -1)
 			t->input_own = STDIN_FILENO;
 	}
-	claim_record(t);
-	status = find_cloudflared(options, self, t->program, why);
-	if (status == 0 && options->command != NULL)
-		status = find_command(options->command[0], t->command_path,
-		    why);
-	if (status == 0 && (!open_signals(t->caller) ||
-	    (t->waiter != -1 && chdir("/") == -1))) {
-		snprintf(why, sizeof why, "cannot start: %s",
-		    strerror(errno));
-		status = EXIT_FAILURE;
-	}
-	if (status != 0) {
-		complain(t, "%s", why);
-		t->stop.status = status;
-		leave(t);
-	}
+	if (options->command == NULL)
+		open_outlet(&t->output, STDOUT_FILENO);
 	t->sweeps = options->command == NULL && !t->caller->had_children &&
 	    getpid() != 1;
 	if (!t->caller->had_children)
 		adopt_orphans();
-	if (options->command == NULL)
-		open_outlet(&t->output, STDOUT_FILENO);
-}
-
-static NORETURN void
-run_tunnel(struct tunnel *t, const char *self)
-{
-	if (t->options->start_ms > 0)
-		set_timer(t, TIMER_START, t->options->start_ms);
-	prepare(t, self);
-	t->restart_ms = RESTART_MS;
-	t->limited_ms = LIMITED_MS;
-	start_cloudflared(t);
+	t->directory = open_directory(TO_KEEP, name_severity(t));
+	if (t->directory == -1 && options->background)
+		_exit(EXIT_FAILURE);
+	if (!open_signals(t->caller)) {
+		say("cannot start: %s", strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+	if (t->directory == -1)
+		begin(t);
+	else
+		on_look(t);
 	while (!is_over(t))
 		take_events(t);
 	leave(t);
@@ -6197,7 +6255,7 @@ wait_for_url(int socket, pid_t child)
 
 /* Runs the tunnel in a child, and waits until that has the URL out. */
 static NORETURN void
-run_in_background(struct tunnel *t, const char *self)
+run_in_background(struct tunnel *t)
 {
 	int ends[2] = { -1, -1 };
 	struct caller caller = *t->caller;
@@ -6215,7 +6273,7 @@ run_in_background(struct tunnel *t, const char *self)
 	}
 	if (child > 0) {
 		close(ends[1]);
-		block_harmless_signals();
+		unblock_signals();
 		wait_for_url(ends[0], child);
 	}
 	/* the caller's locks and pipes are none of a long life's business */
@@ -6232,10 +6290,10 @@ run_in_background(struct tunnel *t, const char *self)
 	set_close_on_exec(4);
 	open_outlet(&errors, STDERR_FILENO);
 	setsid();
-	block_harmless_signals();
+	unblock_signals();
 	caller.had_children = false;
 	t->caller = &caller;
-	run_tunnel(t, self);
+	run_tunnel(t);
 }
 
 /* An error that isn't "no such file" says nothing about who runs. */
@@ -6360,7 +6418,11 @@ list_tunnels(const struct options *options, char **operands)
 	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
-enum { BATCH = 64 };		/* tunnels that -k stops at a time */
+enum {
+	BATCH = 64,		/* tunnels that -k stops at a time */
+	UNKNOWN_GRACE_MS = 10000,
+	EXIT_LOOK_MS = 10	/* between two looks for a process */
+};
 
 /* A tunnel that -k was told to stop, and what was found of it. */
 struct target {
@@ -6471,11 +6533,11 @@ static bool
 await_exit(int process, pid_t group)
 {
 	struct pollfd wait = { process, POLLIN, 0 };
-	int looks = INSIST_MS / LOOK_MS;
+	int looks = INSIST_MS / EXIT_LOOK_MS;
 
-	poll(&wait, 1, process != -1 ? INSIST_MS : LOOK_MS);
+	poll(&wait, 1, process != -1 ? INSIST_MS : EXIT_LOOK_MS);
 	while (group > 0 && kill(-group, 0) == 0 && looks-- > 0)
-		sleep_ms(LOOK_MS);
+		sleep_ms(EXIT_LOOK_MS);
 	if (group <= 0 || (kill(-group, 0) == -1 && errno == ESRCH))
 		return true;
 	/* not the group: macOS refuses zombies, and a keeper lets us */
@@ -6594,10 +6656,12 @@ main(int argc, char **argv)
 	static struct origin origin;
 	static struct caller caller;
 	struct tunnel *t = &tunnel;
+	int null_error;
 
 	note_caller(&caller);
-	block_harmless_signals();
+	unblock_signals();
 	t->null = open_null();
+	null_error = errno;
 	errors_terminal = isatty(STDERR_FILENO) == 1;
 	open_outlet(&errors, STDERR_FILENO);
 	options.grace_ms = 3000;
@@ -6606,7 +6670,7 @@ main(int argc, char **argv)
 	take_options(&options, argc, argv);
 	take_operands(&options, argv + optind, &origin);
 	if (t->null == -1) {
-		say("cannot open /dev/null: %s", strerror(errno));
+		say("cannot open /dev/null: %s", strerror(null_error));
 		return EXIT_FAILURE;
 	}
 	if (options.list)
@@ -6616,11 +6680,12 @@ main(int argc, char **argv)
 	t->options = &options;
 	t->origin = &origin;
 	t->caller = &caller;
+	t->self = argv[0];
 	t->log.fd = t->cloudflared.report = t->command.report = -1;
 	t->keeper = t->record_fd = t->directory = -1;
 	t->output.fd = t->input = t->waiter = -1;
 	names_configure(&t->names);
 	if (options.background)
-		run_in_background(t, argv[0]);
-	run_tunnel(t, argv[0]);
+		run_in_background(t);
+	run_tunnel(t);
 }

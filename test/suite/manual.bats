@@ -87,9 +87,7 @@ no_messages() {
 		Registered tunnel connection
 		control stream
 		Initiating graceful shutdown
-		nameserver 127.0.0.1
 		Thank you for trying Cloudflare Tunnel
-		Not Found
 		read -r _; kill -s TERM 0; n=%lld; while [ $n -gt 0 ] && kill -s 0 %ld; do sleep 1; n=$((n - 1)); done; kill -s KILL 0
 		%sstate %s\n
 	END_OF_LIST
