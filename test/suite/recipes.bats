@@ -296,20 +296,36 @@ gitlab_job() {
 	assert_all_gone
 }
 
-@test "a password: caddy lets nobody in without it" {
+# status_behind URL ARGUMENT...: what curl, asking the server that this tunnel leads to by the name of
+# the URL, gets for an answer.
+status_behind() {
+	local origin
+	origin=$(tunnel -l | awk -F '\t' -v url="$1" '$2 == url { print $1 }')
+	curl --noproxy '*' -s -o "$TMPDIR/page" -w '%{http_code}' -H "Host: ${1#https://}" "${@:2}" \
+		"http://127.0.0.1:${origin#*:}"
+}
+
+@test "a password: caddy in between lets nobody in without it, and logs who asks" {
 	need caddy curl
-	local hash front
-	hash=$(caddy hash-password --plaintext secret)
+	local behind caddy_log
+	mkfifo stay
+	exec 6<>stay
+	start_program "$ROOT/test/helpers/page" <stay
+	await test -s "$out"
+	behind=$(<"$out")
 	free_port
-	front=$port
-	serve
-	sed -e "s/8081/$front/" -e "s/localhost:3000/127.0.0.1:$port/" "$ROOT/examples/Caddyfile" >Caddyfile
-	HASH=$hash start_program caddy run --config Caddyfile
-	listens() { curl -s -o /dev/null "http://127.0.0.1:$front"; }
-	await listens
-	assert_equal "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$front")" 401
-	# The server behind it has nothing to say.
-	assert_equal "$(curl -s -o /dev/null -w '%{http_code}' -u me:secret "http://127.0.0.1:$front")" 502
+	sed -e "s/:8081/:$port/" -e "s/localhost:3000/localhost:$behind/" "$ROOT/examples/Caddyfile" >Caddyfile
+	HASH=$(caddy hash-password --plaintext secret) start_program caddy run --config Caddyfile
+	caddy_log=$err
+	start_program tunnel -w "$port"
+	await_url
+	assert_equal "$(status_behind "$url")" 401
+	refute_contains "$(cat page)" 'It works'
+	assert_equal "$(status_behind "$url" -u me:guessed)" 401
+	assert_equal "$(status_behind "$url" -u me:secret)" 200
+	assert_contains "$(cat page)" 'It works'
+	assert_equal "$(grep -cF "\"host\":\"${url#https://}\"" "$caddy_log")" 3
+	exec 6>&-
 }
 
 # --- README.md ------------------------------------------------------------------------
