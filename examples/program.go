@@ -18,8 +18,8 @@ func main() {
 	tunnel.Stderr = &said
 	input, _ := tunnel.StdinPipe()
 	output, _ := tunnel.StdoutPipe()
-	if err := tunnel.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "no tunnel:", err)
+	if tunnel.Start() != nil {
+		fmt.Fprintln(os.Stderr, "tunnel is not installed")
 		os.Exit(127)
 	}
 	var record struct{ URL string }

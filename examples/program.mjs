@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 
 const tunnel = spawn('tunnel', ['-ij', process.argv[2] ?? '8080']);
+tunnel.on('error', () => { console.error('tunnel is not installed'); process.exit(127); });
 let said = '';
 tunnel.stderr.on('data', (text) => { said = (said + text).slice(-4096); });
 const ended = once(tunnel, 'close');

@@ -5,7 +5,11 @@ import sys
 from subprocess import PIPE, Popen
 
 port = sys.argv[1] if len(sys.argv) > 1 else "8080"
-tunnel = Popen(["tunnel", "-ij", port], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+try:
+    tunnel = Popen(["tunnel", "-ij", port], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+except FileNotFoundError:
+    print("tunnel is not installed", file=sys.stderr)
+    sys.exit(127)
 record = tunnel.stdout.readline()
 if not record:
     said = tunnel.communicate()[1].splitlines() or [""]

@@ -5,12 +5,16 @@ use std::process::{exit, Command, Stdio};
 
 fn main() -> io::Result<()> {
     let port = std::env::args().nth(1).unwrap_or("8080".into());
-    let mut tunnel = Command::new("tunnel")
+    let started = Command::new("tunnel")
         .args(["-ij", &port])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()?;
+        .spawn();
+    let Ok(mut tunnel) = started else {
+        eprintln!("tunnel is not installed");
+        exit(127);
+    };
     let mut record = String::new();
     BufReader::new(tunnel.stdout.take().unwrap()).read_line(&mut record)?;
     // With serde_json: serde_json::from_str::<Value>(&record)?["url"]

@@ -377,6 +377,13 @@ program() {
 	assert_exit 2
 	assert_match "$(cat "$err")" '^no tunnel, status 2: tunnel: [^'$'\n'']*$'
 	assert_all_gone
+	mv "$BATS_TEST_TMPDIR/bin/tunnel" "$BATS_TEST_TMPDIR/tunnel"
+	if ! command -v tunnel; then
+		start_program "$@"
+		assert_exit 127
+		assert_equal "$(cat "$out" "$err")" 'tunnel is not installed'
+	fi
+	mv "$BATS_TEST_TMPDIR/tunnel" "$BATS_TEST_TMPDIR/bin/tunnel"
 }
 
 @test "from a program, sh: started, ended, killed, refused" {
