@@ -32,7 +32,7 @@ test/proof/fuzzer: test/proof/fuzz.c tunnel.c
 	-o $@ test/proof/fuzz.c
 
 # A page of its own; with PORT=3000 what listens there.
-demo: all test/helpers/page
+demo: all test/helpers/page test/helpers/start
 	@test/helpers/demo $(PORT)
 
 test:

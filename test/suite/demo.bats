@@ -12,10 +12,10 @@ setup() {
 	mkdir -p "$TMPDIR/checkout/test/helpers" "$BATS_TEST_TMPDIR/bin"
 	cd "$TMPDIR/checkout" || return
 	cp -p "$ROOT/Makefile" "$ROOT/tunnel.c" "$ROOT/fake-cloudflared.sh" .
-	cp -p "$ROOT"/test/helpers/{demo,page,page.c} test/helpers
+	cp -p "$ROOT"/test/helpers/{demo,page,page.c,start,start.c} test/helpers
 	printf '#!/bin/sh\nexec "%s" "$@"\n' "$TUNNEL" >tunnel
 	chmod +x tunnel
-	touch test/helpers/page
+	touch test/helpers/page test/helpers/start
 	# The way over the network isn't there: this curl asks the server itself.
 	cat >"$BATS_TEST_TMPDIR/bin/curl" <<-END
 		#!/bin/sh
@@ -25,7 +25,10 @@ setup() {
 		$(command -v curl) --noproxy '*' -sS -m 10 "http://127.0.0.1:\${origin#*:}/" >"\$FAKE_DIR/fetched"
 		printf 'demo: fetched it through Cloudflare: status 200, 0.1 s\n'
 	END
-	chmod +x "$BATS_TEST_TMPDIR/bin/curl"
+	# One that isn't the stand-in, as far as one can see.
+	printf '#!/bin/sh\nexec "%s" "$@"\n' "$CLOUDFLARED" >"$BATS_TEST_TMPDIR/bin/real"
+	export CLOUDFLARED=$BATS_TEST_TMPDIR/bin/real
+	chmod +x "$BATS_TEST_TMPDIR/bin/curl" "$CLOUDFLARED"
 	PATH=$BATS_TEST_TMPDIR/bin:$PATH
 }
 
@@ -91,6 +94,30 @@ without_cloudflared() {
 	[ ! -e "$FAKE_DIR/fetched" ] || fail 'a URL that leads nowhere was asked for'
 }
 
+@test "make demo: a stand-in that CLOUDFLARED names isn't taken for cloudflared" {
+	export CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	unset TRYCLOUDFLARE_NS
+	begin
+	enter 'make demo'
+	await_screen 'Ctrl-C to stop'
+	terminal send-keys C-c
+	await all_is_over
+	assert_contains "$(screen)" "demo: $CLOUDFLARED is the stand-in, and the URL leads nowhere"
+	[ ! -e "$FAKE_DIR/fetched" ] || fail 'a URL that leads nowhere was asked for'
+}
+
+@test "make demo: Ctrl-C at any moment, and make has nothing to complain of" {
+	local delay
+	begin
+	for delay in 0 0.01 0.02 0.03 0.05 0.08 0.12 0.2; do
+		enter 'make demo'
+		sleep "$delay"
+		terminal send-keys C-c
+		await all_is_over
+	done
+	refute_contains "$(screen)" '***'
+}
+
 @test "make demo: Ctrl-C before there is a URL" {
 	export FAKE_MODE=silent
 	begin
@@ -141,7 +168,7 @@ only_started() {
 	local directory number=0
 	for directory in "$HOME/.local/bin" "$HOME/bin" "$BATS_TEST_TMPDIR/bin"; do
 		mkdir -p "$directory"
-		cp "$ROOT/fake-cloudflared.sh" "$directory/cloudflared"
+		cp "$BATS_TEST_TMPDIR/bin/real" "$directory/cloudflared"
 		start_program make -s demo
 		await_url
 		await_cloudflared $((number += 1))
