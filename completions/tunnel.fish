@@ -3,14 +3,15 @@
 # arguments.
 
 # Prints what the words before the cursor leave open: `options` (nothing but options so
-# far, none of which stops or lists), `stop`, `list`, or `command` and the words of it.
+# far, none of which stops or lists) and the letters that go with these, `stop`, `list`, or
+# `command` and the words of it.
 function __tunnel_next
 	set -l words (commandline -opc)
 	set -e words[1]
 	# What fails here is an option whose argument is still to come.
 	argparse --stop-nonopt a b h i j k l n r v V w c= g= t= -- $words 2>/dev/null
 	or begin
-		echo options
+		string join \n options c g t
 		return
 	end
 	if set -q _flag_a
@@ -21,7 +22,11 @@ function __tunnel_next
 	else if set -q _flag_l
 		echo list
 	else if not set -q argv[1]
-		echo options
+		set -l letters c g j r t v
+		set -q _flag_b; or set -q _flag_i; or set -a letters b i
+		set -q _flag_n; or set -q _flag_w; or set -a letters n w
+		test (count $words) -gt 0; or set -a letters a h k l V
+		string join \n options $letters
 	else if not set -q _flag_b; and not set -q _flag_i; and not set -q _flag_j
 		echo command
 		set -e argv[1]
@@ -33,6 +38,12 @@ end
 
 function __tunnel_wants
 	contains -- "$argv" (__tunnel_next)[1]
+end
+
+# __tunnel_takes LETTER: such an option goes with those that are there.
+function __tunnel_takes
+	set -l next (__tunnel_next)
+	test "$next[1]" = options; and contains -- $argv $next[2..-1]
 end
 
 function __tunnel_origins
@@ -82,21 +93,21 @@ complete -c tunnel -n '__tunnel_wants stop' -a '(__tunnel_origins)'
 complete -c tunnel -n '__tunnel_wants list' -a '(__tunnel_origins)'
 complete -c tunnel -n '__tunnel_wants command' -a '(__tunnel_command)'
 
-complete -c tunnel -n '__tunnel_wants options' -s a -d 'Stop every tunnel, with -k'
+complete -c tunnel -n '__tunnel_takes a' -s a -d 'Stop every tunnel, with -k'
 complete -c tunnel -n '__tunnel_wants stop' -s a -d 'Stop every tunnel'
-complete -c tunnel -n '__tunnel_wants options' -s b -d 'Go to the background once the URL works'
-complete -c tunnel -n '__tunnel_wants options' -s c -r -F -d 'The cloudflared to run'
-complete -c tunnel -n '__tunnel_wants options' -s g -x -d 'Seconds between SIGTERM and SIGKILL (3)'
-complete -c tunnel -n '__tunnel_wants options' -s h -d 'Print help'
-complete -c tunnel -n '__tunnel_wants options' -s i -d 'End when standard input ends'
-complete -c tunnel -n '__tunnel_wants options' -s j -d 'Print a JSON record instead of the URL'
+complete -c tunnel -n '__tunnel_takes b' -s b -d 'Go to the background once the URL works'
+complete -c tunnel -n '__tunnel_takes c' -s c -r -F -d 'The cloudflared to run'
+complete -c tunnel -n '__tunnel_takes g' -s g -x -d 'Seconds between SIGTERM and SIGKILL (3)'
+complete -c tunnel -n '__tunnel_takes h' -s h -d 'Print help'
+complete -c tunnel -n '__tunnel_takes i' -s i -d 'End when standard input ends'
+complete -c tunnel -n '__tunnel_takes j' -s j -d 'Print a JSON record instead of the URL'
 complete -c tunnel -n '__tunnel_wants list' -s j -d 'Print JSON records'
-complete -c tunnel -n '__tunnel_wants options' -s k -d 'Stop the tunnels of these origins'
+complete -c tunnel -n '__tunnel_takes k' -s k -d 'Stop the tunnels of these origins'
 complete -c tunnel -n '__tunnel_wants all' -s k -d 'Stop every tunnel'
-complete -c tunnel -n '__tunnel_wants options' -s l -d 'List the running tunnels'
-complete -c tunnel -n '__tunnel_wants options' -s n -d 'Print the URL now, working or not'
-complete -c tunnel -n '__tunnel_wants options' -s r -d 'Restart when the tunnel dies'
-complete -c tunnel -n '__tunnel_wants options' -s t -x -d 'Start deadline in seconds, 0 is none (30)'
-complete -c tunnel -n '__tunnel_wants options' -s v -d 'Copy the log of cloudflared'
-complete -c tunnel -n '__tunnel_wants options' -s V -d 'Print the version'
-complete -c tunnel -n '__tunnel_wants options' -s w -d 'Wait until something listens on the origin, too'
+complete -c tunnel -n '__tunnel_takes l' -s l -d 'List the running tunnels'
+complete -c tunnel -n '__tunnel_takes n' -s n -d 'Print the URL now, working or not'
+complete -c tunnel -n '__tunnel_takes r' -s r -d 'Restart when the tunnel dies'
+complete -c tunnel -n '__tunnel_takes t' -s t -x -d 'Start deadline in seconds, 0 is none (30)'
+complete -c tunnel -n '__tunnel_takes v' -s v -d 'Copy the log of cloudflared'
+complete -c tunnel -n '__tunnel_takes V' -s V -d 'Print the version'
+complete -c tunnel -n '__tunnel_takes w' -s w -d 'Wait until something listens on the origin, too'

@@ -269,6 +269,8 @@ bash_offers_for() {
 @test "Tab in fish: options, files, running tunnels, the command" {
 	need fish
 	check_offers fish
+	assert_equal "$(fish_offers 'tunnel -b -t 3 -')" '-c -g -j -n -r -t -v -w'
+	assert_equal "$(fish_offers 'tunnel -in -')" '-c -g -j -r -t -v'
 }
 
 @test "Tab in fish: running tunnels are shown with their URLs" {
