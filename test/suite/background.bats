@@ -364,8 +364,7 @@ has_a_child() {
 		local first=$pid
 		await_cloudflared 1
 		start_tunnel -b 8080
-		sleeping() { [ "$(state "$pid")" = S ]; }
-		await sleeping
+		await in_state S "$pid"
 		kill -s "$signal" "$first"
 		await_exit
 		if [ "$status" = 0 ]; then

@@ -44,6 +44,7 @@
 #   await COMMAND...            until the command succeeds; await ! COMMAND... works, too
 #   await_url                   until $out has a URL line; sets $url
 #   await_text FILE TEXT        until the file contains the text
+#   has_lines FILE N            there are as many lines, or more
 #   await_exit [PID]            until $pid (or PID) has ended; sets $ended to "exit N" or
 #                  "signal N" and $status to N or 128+N
 #   await_cloudflared N         until the stand-in was started N times; sets
@@ -110,25 +111,36 @@ teardown() {
 	common_teardown
 }
 
+# bats has a function of its own called before each command, which takes longer than most of
+# them do. What follows `untraced` is called without, and without `set -e`.
+untraced() {
+	local untraced=0
+	set +T
+	"$@" || untraced=$?
+	set -T
+	return "$untraced"
+}
+
 common_setup() {
+	untraced set_up
+}
+
+set_up() {
 	local name
 	exec </dev/null
-	for name in $(compgen -e); do
-		case $name in
-		TUNNEL_* | TRYCLOUDFLARE_* | FAKE_* | FLOOD_* | NO_AUTOUPDATE | CLOUDFLARED)
-			unset "$name"
-			;;
-		esac
-	done
+	# shellcheck disable=SC2086 # one word each
+	unset ${!TUNNEL_*} ${!TRYCLOUDFLARE_*} ${!FAKE_*} ${!FLOOD_*} NO_AUTOUPDATE CLOUDFLARED
 	TUNNEL=${TUNNEL:-$ROOT/tunnel}
 	export -n TUNNEL
 	for name in start listen flood lock; do
-		[ -x "$ROOT/test/helpers/$name" ] || fail "test/helpers/$name is not built: run make test/helpers/$name"
+		[ -x "$ROOT/test/helpers/$name" ] ||
+			fail "test/helpers/$name is not built: run make test/helpers/$name" || return
 	done
 	export HOME=$BATS_TEST_TMPDIR/home TMPDIR=$BATS_TEST_TMPDIR/tmp
 	export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/run FAKE_DIR=$BATS_TEST_TMPDIR/fake
 	export CLOUDFLARED=$ROOT/fake-cloudflared.sh TRYCLOUDFLARE_NS=none
 	mkdir -m 700 "$HOME" "$TMPDIR" "$XDG_RUNTIME_DIR" "$FAKE_DIR"
+	: >"$BATS_TEST_TMPDIR/started"
 	start_options=()
 	skip_listed
 }
@@ -215,34 +227,37 @@ assert_signal() {
 
 # --- processes ------------------------------------------------------------------------
 
-# Prints what tells this process from a later one with the same id.
-start_time() {
+# Sets $since to what tells this process from a later one with the same id.
+get_start_time() {
 	local stat
+	since=
 	if [ -d /proc/self ]; then
 		{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
 		stat=${stat##*) }
 		# shellcheck disable=SC2086 # one field each
 		set -- $stat
-		echo "${20}"
+		since=${20}
 	else
-		ps -o lstart= -p "$1" | tr -d ' ' || :
+		since=$(ps -o lstart= -p "$1" | tr -d ' ') || :
 	fi
 }
 
-# Prints its state as ps does: R, S, T, Z, ...; nothing if there is none.
-state() {
-	local stat
+# Sets $state to what ps says: R, S, T, Z, ...; to nothing if there is no such process.
+get_state() {
+	state=
 	if [ -d /proc/self ]; then
-		{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
-		stat=${stat##*) }
-		echo "${stat%% *}"
+		{ read -r state <"/proc/$1/stat"; } 2>/dev/null || return 0
+		state=${state##*) }
+		state=${state%% *}
 	else
-		ps -o stat= -p "$1" | cut -c 1 || :
+		state=$(ps -o stat= -p "$1" | cut -c 1) || :
 	fi
 }
 
 gone() {
-	case $(state "$1") in
+	local state
+	get_state "$1"
+	case $state in
 	'' | Z | X) return 0 ;;
 	*) return 1 ;;
 	esac
@@ -253,7 +268,7 @@ alive() {
 }
 
 stopped() {
-	[ "$(state "$1")" = T ]
+	in_state T "$1"
 }
 
 children_of() {
@@ -261,12 +276,14 @@ children_of() {
 }
 
 in_state() {
-	[ "$(state "$2")" = "$1" ]
+	local state
+	get_state "$2"
+	[ "$state" = "$1" ]
 }
 
 # A process that is traced shows this for a moment at each system call, too.
 held() {
-	in_state t "$1" && sleep 0.02 && in_state t "$1"
+	in_state t "$1" && pause 0.02 && in_state t "$1"
 }
 
 ended_itself() {
@@ -278,7 +295,10 @@ holder() {
 }
 
 start_program() {
-	# Not counted in a loop: bats makes every command slow.
+	untraced start_untraced "$@"
+}
+
+start_untraced() {
 	local number files=("$BATS_TEST_TMPDIR"/[0-9]*.err)
 	number=${#files[@]}
 	[ ! -e "${files[0]}" ] || number=$((number + 1))
@@ -288,7 +308,7 @@ start_program() {
 	: >"$err"
 	pid=$("$ROOT/test/helpers/start" -r "$BATS_TEST_TMPDIR/$number.result" -o "$out" -e "$err" \
 		${start_options[@]+"${start_options[@]}"} -- "$@" 3>&-)
-	[ -n "$pid" ] || fail "could not start $1"
+	[ -n "$pid" ] || fail "could not start $1" || return
 	echo "$pid $number" >>"$BATS_TEST_TMPDIR/numbers"
 	adopt "$pid"
 }
@@ -328,7 +348,9 @@ start_background() {
 }
 
 adopt() {
-	echo "$1 $(start_time "$1")" >>"$BATS_TEST_TMPDIR/started"
+	local since
+	get_start_time "$1"
+	echo "$1 $since" >>"$BATS_TEST_TMPDIR/started"
 }
 
 cloudflared_script() {
@@ -369,9 +391,24 @@ next() {
 
 # --- waiting --------------------------------------------------------------------------
 
+# Sleeps, where the shell can do that itself without another process for it. Nobody writes to
+# the pipe.
+pause() {
+	if [ "${BASH_VERSINFO[0]}" -lt 4 ]; then
+		sleep "$1"
+		return
+	fi
+	[ -p "$BATS_RUN_TMPDIR/pause" ] || mkfifo "$BATS_RUN_TMPDIR/pause" 2>/dev/null || :
+	read -r -t "$1" _ <>"$BATS_RUN_TMPDIR/pause" || :
+}
+
 # within SECONDS COMMAND...: await without a word.
 within() {
-	local deadline negate=
+	untraced within_untraced "$@"
+}
+
+within_untraced() {
+	local deadline negate='' turns=0
 	# SECONDS counts whole ones, the first of which may be nearly over.
 	deadline=$((SECONDS + 1 + $1 * ${TEST_SLOWNESS:-1}))
 	shift
@@ -381,7 +418,12 @@ within() {
 	fi
 	while if "$@"; then [ -n "$negate" ]; else [ -z "$negate" ]; fi; do
 		[ "$SECONDS" -lt "$deadline" ] || return 1
-		sleep 0.02
+		# What takes its time needn't be noticed that soon.
+		if [ $((turns += 1)) -le 25 ]; then
+			pause 0.02
+		else
+			pause 0.1
+		fi
 	done
 }
 
@@ -398,20 +440,40 @@ await() {
 	}
 }
 
+# The shell reads a file of the usual size itself.
 contains() {
-	grep -qF -- "$2" "$1" 2>/dev/null
+	local text=
+	[ -s "$1" ] || return
+	if { IFS= read -r -d '' -n 65536 text <"$1"; } 2>/dev/null; then
+		grep -qF -- "$2" "$1"
+	else
+		[[ $text == *"$2"* ]]
+	fi
 }
 
 await_text() {
 	await contains "$1" "$2"
 }
 
-url_line() {
-	grep -m 1 -ixE 'https://[a-z0-9-]+\.trycloudflare\.com' "$1" 2>/dev/null
-}
+has_lines() {
+	local count=0
+	while [ "$count" -lt "$2" ]; do
+		read -r _ || return 1
+		count=$((count + 1))
+	done <"$1"
+} 2>/dev/null
 
+# Sets $url to the first line that is one.
 url_or_end() {
-	url=$(url_line "$out") || [ -s "${out%.out}.result" ]
+	local line pattern='^[Hh][Tt][Tt][Pp][Ss]://[A-Za-z0-9-]+\.[Tt][Rr][Yy][A-Za-z]+\.[Cc][Oo][Mm]$'
+	url=
+	while IFS= read -r line; do
+		if [[ $line =~ $pattern ]]; then
+			url=$line
+			return
+		fi
+	done <"$out"
+	[ -s "${out%.out}.result" ]
 }
 
 await_url() {
@@ -424,10 +486,16 @@ await_url() {
 }
 
 await_exit() {
-	local number
-	number=$(sed -n "s/^${1:-$pid} //p" "$BATS_TEST_TMPDIR/numbers" | tail -n 1)
-	[ -n "$number" ] || fail "process ${1:-$pid} is none that start_program started"
-	await test -s "$BATS_TEST_TMPDIR/$number.result"
+	untraced await_exit_untraced "$@"
+}
+
+await_exit_untraced() {
+	local id each number=''
+	while read -r id each; do
+		[ "$id" != "${1:-$pid}" ] || number=$each
+	done <"$BATS_TEST_TMPDIR/numbers"
+	[ -n "$number" ] || fail "process ${1:-$pid} is none that start_program started" || return
+	await test -s "$BATS_TEST_TMPDIR/$number.result" || return
 	ended=$(<"$BATS_TEST_TMPDIR/$number.result")
 	case $ended in
 	exit*) status=${ended#* } ;;
@@ -439,13 +507,17 @@ cloudflared_starts() {
 	cat "$FAKE_DIR/starts" 2>/dev/null || :
 }
 
+# Sets $cloudflared to the last of so many.
 started_often() {
-	[ "$(cloudflared_starts | wc -l)" -ge "$1" ]
-}
+	local count=0
+	while [ "$count" -lt "$1" ]; do
+		read -r cloudflared || return 1
+		count=$((count + 1))
+	done <"$FAKE_DIR/starts"
+} 2>/dev/null
 
 await_cloudflared() {
 	await started_often "$1"
-	cloudflared=$(sed -n "$1p" "$FAKE_DIR/starts")
 }
 
 # --- what the stand-in saw ------------------------------------------------------------
@@ -585,8 +657,9 @@ free_port() {
 
 # Succeeds if it is still the process that was started.
 same() {
+	local since
 	# The first is for speed: most are gone.
-	kill -s 0 "$1" 2>/dev/null && alive "$1" && [ "$(start_time "$1")" = "$2" ]
+	kill -s 0 "$1" 2>/dev/null && alive "$1" && get_start_time "$1" && [ "$since" = "$2" ]
 }
 
 all_gone() {
@@ -623,12 +696,20 @@ left_behind() {
 }
 
 none_left_behind() {
+	local mark=FAKE_DIR=$FAKE_DIR
+	# The first is for speed: mostly there are none.
+	if [ -d /proc/self ] && ! FAKE_DIR='' grep -qszxF "$mark" /proc/[0-9]*/environ; then
+		return
+	fi
 	[ -z "$(left_behind)" ]
 }
 
 common_teardown() {
+	untraced end_all
+}
+
+end_all() {
 	local id failed=0
-	touch "$BATS_TEST_TMPDIR/started"
 	signal_started TERM
 	# A stopped process gets its TERM only then.
 	signal_started CONT

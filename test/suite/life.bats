@@ -69,8 +69,7 @@ has_proc() {
 	export FAKE_MODE=silent
 	for signal in INT TERM HUP; do
 		start_tunnel 8080
-		await contains "$FAKE_DIR/starts" ''
-		cloudflared=$(cat "$FAKE_DIR/starts")
+		await_cloudflared 1
 		kill -s "$signal" "$pid"
 		assert_signal "$signal"
 		gone "$cloudflared"

@@ -5,10 +5,6 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
-has_lines() {
-	[ "$(wc -l <"$1")" -ge "$2" ]
-}
-
 # Prints when the Nth cloudflared was started, in hundredths of a second.
 birth() {
 	local stat

@@ -296,7 +296,8 @@ listed() {
 	await_screen $'\ngo on'
 	terminal send-keys C-z
 	await_screen Stopped
-	assert_match "$(state "$cloudflared")" '[SR]'
+	alive "$cloudflared"
+	! stopped "$cloudflared" || fail 'cloudflared was stopped'
 	enter 'kill -s KILL %1; fg; echo killed'
 	await_screen $'\nkilled'
 	terminal send-keys C-c
