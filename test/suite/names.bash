@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # the variables set here are the tests' to read
 #
-# What names.bats and world.bats have in common: name servers that say what the test
+# What the test files about the name have in common: name servers that say what the test
 # wants, a cloudflared whose tunnel has a name that the test knows, and the questions that
 # were asked. See test/helpers/authority.c for what a name server can be told to say.
 #
@@ -26,6 +26,9 @@
 #                  the URL came into the FILE so long after the registration, not much later
 #   assert_unpublished FILE...  nothing was printed there yet
 #   quiet PID...                none of them ran for 2 seconds
+#   still_asked LABEL SECONDS   so long after the registration
+#   gaps           reads lines of questions, prints the milliseconds between each two
+#   assert_between LEAST MOST NUMBER          on a slow machine it may be more
 
 AUTHORITY=$ROOT/test/helpers/authority
 
@@ -101,7 +104,15 @@ questions() {
 }
 
 said() {
-	questions "$1" | cut -d ' ' -f 9- | grep -cxF -- "$2" || :
+	awk -v name="$1.trycloudflare.com" -v words="$2" '
+		tolower($7) == name {
+			said = $9
+			for (i = 10; i <= NF; i++)
+				said = said " " $i
+			if (said == words)
+				count++
+		}
+		END { print count + 0 }' "$asked"
 }
 
 has_said() {
@@ -134,6 +145,22 @@ assert_unpublished() {
 	for file; do
 		[ ! -s "$file" ] || fail "printed too early: $(cat "$file")"
 	done
+}
+
+still_asked() {
+	local last
+	last=$(questions "$1" | tail -n 1 | cut -d ' ' -f 1)
+	[ -n "$last" ] && [ $((${last/./} - $(milliseconds "$FAKE_DIR/$1.registered"))) -ge $(($2 * 1000)) ]
+}
+
+gaps() {
+	awk 'NR > 1 { printf "%.0f\n", ($1 - last) * 1000 } { last = $1 }'
+}
+
+assert_between() {
+	if [ "$3" -lt "$1" ] || [ "$3" -gt $(($2 * ${TEST_SLOWNESS:-1})) ]; then
+		fail "expected $1 to $2, got $3"
+	fi
 }
 
 activity() {

@@ -1,0 +1,75 @@
+#!/usr/bin/env bats
+# -r notices that the name of a tunnel is published no more. It takes a minute and a half.
+
+# shellcheck disable=SC2030,SC2031,SC2119,SC2154 # each test is a world of its own, as meant
+# shellcheck source-path=SCRIPTDIR source=helper.bash
+source "$BATS_TEST_DIRNAME/helper.bash"
+# shellcheck source-path=SCRIPTDIR source=names.bash
+source "$BATS_TEST_DIRNAME/names.bash"
+
+setup() {
+	names_setup
+}
+
+# All of it at once.
+@test "-r asks once a minute; three times no, 5 s apart, and the tunnel is dead: not one no, not silence" {
+	local label port=8080 pids=() outs=() alone quiet zones=() logs=() gap
+	start_authority
+	for label in gone stays returns alone; do
+		publish "$label"
+	done
+	zones[0]=$zone
+	logs[0]=$asked
+	for label in gone stays returns; do
+		LABEL=$label start_tunnel -r "$port"
+		pids+=("$pid")
+		outs+=("$out")
+		port=$((port + 1))
+	done
+	LABEL=alone start_tunnel "$port"
+	alone=$pid
+	outs+=("$out")
+	start_authority
+	publish quiet
+	LABEL=quiet start_tunnel -r 8089
+	quiet=$pid
+	outs+=("$out")
+	for out in "${outs[@]}"; do
+		await_url
+	done
+	answers quiet silent
+	answers @ silent
+	zone=${zones[0]}
+	asked=${logs[0]}
+	answers gone no
+	answers returns no
+	assert_equal "$(said stays yes)" 3
+
+	await -t 70 has_said returns no 1
+	publish returns
+	await -t 15 has_said gone no 3
+	assert_equal "$(said gone no)" 3
+	# What is between the third answer before the URL and the fourth.
+	gap=$(questions gone | gaps | sed -n 3p)
+	assert_between 55000 70000 "$gap"
+	for gap in $(questions gone | gaps | tail -n +4); do
+		assert_between 4700 9000 "$gap"
+	done
+	# The next of its tunnels is named as it was, and waited for as it was.
+	await_cloudflared 6
+	await has_said gone no 6
+	assert_equal "$(wc -l <"${outs[0]}")" 1
+	publish gone
+	await has_lines "${outs[0]}" 2
+
+	await has_said returns yes 4
+	assert_equal "$(said stays yes)" 4
+	assert_equal "$(said alone yes)" 3
+	assert_equal "$(cloudflared_starts | wc -l)" 6
+	for pid in "${pids[@]}" "$alone" "$quiet"; do
+		alive "$pid"
+	done
+	for out in "${outs[@]:1}"; do
+		assert_equal "$(wc -l <"$out")" 1
+	done
+}
