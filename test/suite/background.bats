@@ -418,10 +418,10 @@ has_a_child() {
 
 @test "-bw names what was missing: the server, the edge" {
 	free_port
-	start_tunnel -bw -t 2 "$port"
+	start_tunnel -bw -t 5 "$port"
 	local first=$pid serverless=$err
 	serve
-	FAKE_MODE=no-edge run_tunnel -bw -t 2 "$port"
+	FAKE_MODE=no-edge run_tunnel -bw -t 5 "$port"
 	assert_equal "$ended: $output" 'exit 124: '
 	assert_contains "$errors" edge
 	refute_contains "$errors" 'nothing is listening'

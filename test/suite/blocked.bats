@@ -52,8 +52,8 @@ read_some() {
 }
 
 # What another writer does between a look at the pipe and the write to it: the fifth write
-# comes two seconds after it was decided upon.
-late_write=write,writev,sendto,sendmsg:delay_enter=2000000:when=5
+# comes five seconds after it was decided upon.
+late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
 
 @test "a write that finds the pipe full after all stalls nothing" {
 	make_pipe late
@@ -148,7 +148,7 @@ word_comes() {
 	kill -s INT "$pid"
 	assert_signal INT
 	gone "$cloudflared"
-	run_tunnel -t 1 8080
+	run_tunnel -t 5 8080
 	assert_equal "$ended" 'exit 124'
 	assert_match "$errors" 'tunnel: [^
 ]*standard output'

@@ -13,7 +13,7 @@ start_with_alarm() {
 
 @test "an alarm of the caller's ends a tunnel, and leaves nothing" {
 	export FAKE_MODE=grandchild
-	start_with_alarm 1 8080
+	start_with_alarm 5 8080
 	await_url
 	assert_signal ALRM
 	await_cloudflared 1
@@ -24,7 +24,7 @@ start_with_alarm() {
 
 @test "an alarm of the caller's ends a start, one that waits for another tunnel, too" {
 	export FAKE_MODE=silent
-	start_with_alarm 1 8080
+	start_with_alarm 5 8080
 	await_cloudflared 1
 	assert_signal ALRM
 	gone "$cloudflared"
@@ -59,7 +59,7 @@ start_with_alarm() {
 }
 
 @test "an alarm of the caller's rings in a tunnel with a command" {
-	start_with_alarm 1 8080 sh -c 'trap "exit 9" TERM; while :; do sleep 0.05; done'
+	start_with_alarm 5 8080 sh -c 'trap "exit 9" TERM; while :; do sleep 0.05; done'
 	await_exit
 	[ "$ended" != 'exit 9' ] || fail 'it was taken for a TERM'
 	# The shell's last sleep ends by itself.

@@ -56,7 +56,7 @@ times_said() {
 
 @test "a protocol that the user has chosen stays, and the message tells of HTTP/2" {
 	export TUNNEL_TRANSPORT_PROTOCOL=quic
-	FAKE_MODE=udp-blocked FAKE_DELAY=0.3 run_tunnel -t 2 8080
+	FAKE_MODE=udp-blocked FAKE_DELAY=0.3 run_tunnel -t 5 8080
 	assert_equal "$ended: $output" 'exit 124: '
 	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
 	assert_contains "$errors" TUNNEL_TRANSPORT_PROTOCOL=http2
@@ -65,7 +65,7 @@ times_said() {
 # --- alive isn't working --------------------------------------------------------------
 
 @test "an edge that is lost is in the list at once, said once after the deadline, and said to be back" {
-	start_driven -t 3 8080
+	start_driven -t 5 8080
 	drive url register
 	await_url
 	await state_is up
@@ -107,7 +107,7 @@ times_said() {
 }
 
 @test "-r: a tunnel whose edge is lost with the network is left alone" {
-	start_driven -r -t 1 8080
+	start_driven -r -t 5 8080
 	drive url register
 	await_url
 	drive lose
@@ -168,7 +168,7 @@ times_said() {
 }
 
 @test "an edge that refuses the tunnel is no blocked port" {
-	FAKE_MODE=edge-refuses run_tunnel -t 1 8080
+	FAKE_MODE=edge-refuses run_tunnel -t 5 8080
 	assert_equal "$ended" 'exit 124'
 	assert_contains "$errors" "doesn't accept the tunnel"
 	refute_contains "$(grep '^tunnel: ' "$err")" 7844

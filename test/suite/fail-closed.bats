@@ -243,7 +243,7 @@ not_ours() {
 }
 
 @test "a record that was removed while a tunnel took it is made anew" {
-	start_traced fcntl:delay_enter=200000 8080
+	start_traced fcntl:delay_enter=1000000:when=1..4 8080
 	# Again and again until it has one that stays for as long as it takes to lock.
 	await test -e "$record"
 	rm "$record"
@@ -323,7 +323,7 @@ forge_record() {
 @test "what a killed tunnel left in its record isn't believed when its process id recurs" {
 	local old traced
 	# Long between the lock and the first thing that could be known.
-	trace_with fork:delay_enter=2000000
+	trace_with fork:delay_enter=5000000
 	forge_record
 	mkfifo "$TMPDIR/go"
 	# shellcheck disable=SC2016 # it is for the shell

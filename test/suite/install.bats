@@ -20,7 +20,7 @@ setup() {
 make_ok() {
 	start_program "${make:-make}" "$@"
 	# Compilers take their time where much else goes on.
-	await -t 120 test -s "${out%.out}.result"
+	await -t 300 test -s "${out%.out}.result"
 	await_exit
 	output=$(<"$out")
 	errors=$(<"$err")

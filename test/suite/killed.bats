@@ -101,7 +101,7 @@ kill_at_any_moment() {
 	for ((round = 1; round <= rounds; round++)); do
 		any_cloudflared
 		# None that would be in the background by then.
-		[ "$FAKE_MODE" = silent ] || export FAKE_MODE=slow FAKE_DELAY=2
+		[ "$FAKE_MODE" = silent ] || export FAKE_MODE=slow FAKE_DELAY=60
 		start_tunnel -b -g 0.3 8080
 		moment
 		kill -s KILL "$pid"

@@ -18,7 +18,7 @@ setup() {
 	start_authority
 	publish one
 	connects 'name; next; register'
-	run_tunnel -t 3 8080
+	run_tunnel -t 5 8080
 	assert_equal "$ended" 'exit 124'
 	assert_equal "$output" ''
 	assert_match "$errors" 'Cloudflare|edge|connection'
@@ -104,7 +104,7 @@ setup() {
 	start_authority
 	for words in no nodata; do
 		answers one "$words"
-		run_tunnel -t 2 8080
+		run_tunnel -t 5 8080
 		assert_equal "$ended" 'exit 124'
 		assert_equal "$output" ''
 		assert_match "$errors" '^tunnel: .*(DNS|name server)'

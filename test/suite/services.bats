@@ -150,7 +150,7 @@ given_up() {
 	copy_service runit
 	start_service runsv service
 	# It waits for that many seconds at most, and fails then.
-	export SVWAIT=$((7 * ${TEST_SLOWNESS:-1}))
+	export SVWAIT=$((30 * ${TEST_SLOWNESS:-1}))
 	sv stop ./service
 	gone "$cloudflared"
 	sv start ./service
@@ -201,9 +201,9 @@ given_up() {
 	echo 0 >service/timeout-finish
 	start_service s6-supervise service
 	# -wD: until the finish script has ended, too.
-	s6-svc -wD -T $((7000 * ${TEST_SLOWNESS:-1})) -d service
+	s6-svc -wD -T $((30000 * ${TEST_SLOWNESS:-1})) -d service
 	gone "$cloudflared"
-	s6-svc -wu -T $((7000 * ${TEST_SLOWNESS:-1})) -u service
+	s6-svc -wu -T $((30000 * ${TEST_SLOWNESS:-1})) -u service
 	await_cloudflared 2
 	await_text "$out" "$(cloudflared_url "$cloudflared")"
 	kill -s TERM "$pid"

@@ -861,7 +861,7 @@ SigIgn: 0000002"
 			await -t 0 false
 		}
 	END
-	run bats --tap "$TMPDIR/inner/leak.bats"
+	TEST_PATIENCE=6 run bats --tap "$TMPDIR/inner/leak.bats"
 	assert_equal "$status" 1
 	assert_contains "$output" 'not ok 1 leaves a process behind'
 	assert_contains "$output" 'left behind: '

@@ -34,7 +34,7 @@ ask_again() {
 	local begin
 	clock
 	begin=$now
-	while [ $((now - begin)) -lt 250000 ]; do
+	while [ $((now - begin)) -lt 150000 ]; do
 		kill -s "$1" "$pid"
 		read -r -t 0.02 <>"$TMPDIR/nothing" || :
 		clock
@@ -67,7 +67,7 @@ await_half_second() {
 	local i pids=() errors=()
 	export FAKE_MODE=slow-stop FAKE_DELAY=0.5
 	for ((i = 0; i < 8; i++)); do
-		start_program timeout 1 "$TUNNEL" -v -g 600 $((8080 + i))
+		start_program timeout 5 "$TUNNEL" -v -g 600 $((8080 + i))
 		pids+=("$pid")
 		errors+=("$err")
 	done
@@ -169,7 +169,7 @@ await_half_second() {
 		trap 'echo TERM >>"$FAKE_DIR/$$.signals"' TERM
 		while :; do sleep 0.05; done
 	END
-	start_tunnel -g 600 -t 0.2 8080
+	start_tunnel -g 600 -t 5 8080
 	await_cloudflared 2
 	await_half_second
 	kill -s INT "$pid"
@@ -192,11 +192,13 @@ await_half_second() {
 }
 
 @test "a signal that comes as a tunnel begins to end by itself doesn't cut its grace" {
-	mkfifo "$TMPDIR/nothing"
-	FAKE_MODE=slow-stop FAKE_DELAY=1 start_tunnel -v -g 600 8080 true
-	await_cloudflared 1
-	await_text "$FAKE_DIR/$cloudflared.signals" TERM
-	kill -s INT "$pid"
+	# Nobody else would be quick enough on a machine that is busy.
+	cloudflared_script <<-'END'
+		trap 'kill -s INT "$PPID"; sleep 1; echo Metrics server stopped >&2; exit 0' TERM
+		echo https://a-b-c-d.trycloudflare.com INF Registered tunnel connection >&2
+		while :; do sleep 0.05; done
+	END
+	start_tunnel -v -g 600 8080 true
 	await_exit
 	assert ended_itself "$err"
 }
@@ -216,7 +218,7 @@ await_half_second() {
 	run_tunnel -k 8080
 	assert_equal "$ended" 'exit 0'
 	# The grace, 2 s, and what a busy machine adds.
-	[ $((SECONDS - since)) -le $((5 * ${TEST_SLOWNESS:-1})) ] || fail "took $((SECONDS - since)) s"
+	[ $((SECONDS - since)) -le $((10 * ${TEST_SLOWNESS:-1})) ] || fail "took $((SECONDS - since)) s"
 	gone "$command" || fail 'the command lives'
 	gone "$tunnel" || fail 'tunnel lives'
 	gone "$cloudflared" || fail 'cloudflared lives'
@@ -326,9 +328,7 @@ stop_in_the_nick_of_time() {
 		until [ -s "$TMPDIR/url" ]; do sleep 0.05; done
 		"$@" "$TUNNEL" -k 8080 &
 		stop=$!
-		for i in {1..1000}; do
-			held && sleep 0.01 && held && break
-		done
+		until held && sleep 0.01 && held; do sleep 0.01; done
 		kill -s KILL "$tunnel"
 		wait "$tunnel" 2>/dev/null
 		for i in {1..50}; do
@@ -356,8 +356,8 @@ stop_in_the_nick_of_time() {
 @test "-k signals nobody who has just got the process id of its tunnel" {
 	need unshare
 	[ "$(id -u)" = 0 ] || skip 'only root may choose process ids'
-	stop_in_the_nick_of_time fcntl:delay_exit=1500000:when=1
-	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=1500000:when=1
+	stop_in_the_nick_of_time fcntl:delay_exit=5000000:when=1
+	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=5000000:when=1
 }
 
 # --- no signal is lost ----------------------------------------------------------------
@@ -365,7 +365,7 @@ stop_in_the_nick_of_time() {
 @test "a Ctrl-C that comes just before the command starts is not lost" {
 	start_options=(-g)
 	# The second is the command.
-	start_traced fork:delay_enter=1000000:when=2 8080 sleep 600
+	start_traced fork:delay_enter=3000000:when=2 8080 sleep 600
 	await_cloudflared 1
 	await held "$pid"
 	kill -s INT -- "-$pid"

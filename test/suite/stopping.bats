@@ -5,11 +5,12 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
-# Starts a tunnel of port 8080, which takes two seconds to stop, and asks it to; sets $first, $old
-# and $cloudflared.
+# begin_to_stop [SECONDS]: starts a tunnel of port 8080, which takes that long (2) to stop, and
+# asks it to; sets $first, $old and $cloudflared.
 begin_to_stop() {
-	export FAKE_MODE=slow-stop FAKE_DELAY=2
+	export FAKE_MODE=slow-stop FAKE_DELAY=${1:-2}
 	start_tunnel -v -g 600 8080
+	FAKE_DELAY=2
 	first=$pid first_err=$err
 	await_url
 	old=$url
@@ -27,7 +28,7 @@ assert_stopped_by_itself() {
 
 @test "-l leaves a tunnel out that is stopping" {
 	local arguments
-	begin_to_stop
+	begin_to_stop 6
 	for arguments in -l -lj; do
 		run_tunnel $arguments
 		assert_equal "$arguments: $ended: $output$errors" "$arguments: exit 0: "
@@ -129,7 +130,7 @@ assert_quiet_but_for_the_warning() {
 }
 
 @test "a start that waits for the end of another heeds signals and its deadline" {
-	begin_to_stop
+	begin_to_stop 9
 	start_tunnel 8080
 	local second=$pid
 	kill -s INT "$second"

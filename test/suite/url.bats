@@ -310,11 +310,11 @@ holds_back() {
 	somebody=$port
 	here="listen.*localhost:$nobody|localhost:$nobody.*listen"
 	# Long enough for the URL to come on a busy machine.
-	FAKE_MODE=connect start_tunnel -w -t 2 "$nobody"
+	FAKE_MODE=connect start_tunnel -w -t 5 "$nobody"
 	local server_missing=$pid server_errors=$err
-	FAKE_MODE=no-edge start_tunnel -w -t 2 "$somebody"
+	FAKE_MODE=no-edge start_tunnel -w -t 5 "$somebody"
 	local edge_missing=$pid edge_errors=$err
-	FAKE_MODE=no-edge start_tunnel -w -t 2 "127.0.0.1:$nobody"
+	FAKE_MODE=no-edge start_tunnel -w -t 5 "127.0.0.1:$nobody"
 	local both_missing=$pid both_errors=$err
 	FAKE_MODE=silent run_tunnel -w -t 0.3 "127.0.0.1:$somebody"
 	timeout_names URL

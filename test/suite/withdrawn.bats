@@ -45,9 +45,9 @@ setup() {
 	answers returns no
 	assert_equal "$(said stays yes)" 3
 
-	await -t 70 has_said returns no 1
+	await -t 120 has_said returns no 1
 	publish returns
-	await -t 15 has_said gone no 3
+	await has_said gone no 3
 	assert_equal "$(said gone no)" 3
 	# What is between the third answer before the URL and the fourth.
 	gap=$(questions gone | gaps | sed -n 3p)
