@@ -79,7 +79,7 @@ zsh_offers() {
 	ROOT=$ROOT zsh -f -c '
 		zmodload zsh/zpty zsh/zselect
 		wait_for() {
-			repeat $((2000 * ${TEST_SLOWNESS:-1})); do
+			repeat $((6000 * ${TEST_SLOWNESS:-1})); do
 				zpty -r -t it text
 				[[ -e $1 ]] && return
 				zselect -t 1

@@ -223,7 +223,7 @@ live() {
 
 @test "make live: opens, fetches, compares, stops" {
 	short_cut
-	LIVE_SECONDS=20 live
+	LIVE_SECONDS=60 live
 	assert_equal "$ended: $errors" 'exit 0: '
 	assert_match "$output" 'opening.*fetching https://[a-z-]*\.trycloudflare\.com/file.*stopping.*all is well$'
 	assert_equal "$(wc -l <"$FAKE_DIR/asked")" 1
