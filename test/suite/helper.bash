@@ -356,6 +356,8 @@ adopt() {
 
 cloudflared_script() {
 	CLOUDFLARED=$BATS_TEST_TMPDIR/cloudflared
+	# A new file each time: one that is being run must not be written.
+	rm -f "$CLOUDFLARED"
 	{
 		echo '#!/bin/sh'
 		cat
