@@ -160,7 +160,7 @@ start_many() {
 			fail "$arguments: a tunnel is still there"
 		fi
 	done <<-END
-		silent 124 -t 0.1 $port
+		silent 124 -t 3 $port
 		connect 127 -c $TMPDIR/missing $port
 		connect 126 -c $TMPDIR/file $port
 		rate-limited-2026 1 $port
