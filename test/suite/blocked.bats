@@ -137,6 +137,55 @@ word_comes() {
 	contains "$TMPDIR/read" 'word second'
 }
 
+@test "a line that was torn for want of room is ended before the next one" {
+	need perl
+	serve
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'i=0
+		while [ $((i += 1)) -le 20 ]; do printf "line %03903d\n" $i; done >&2
+		echo https://a-b-c-d.trycloudflare.com INF Registered tunnel connection >&2
+		while next; do echo "word $word" >&2; done'
+	# Standard error is a socket that has room for a line and a part of one, and is read
+	# once there is a file.
+	# shellcheck disable=SC2016 # it is perl's
+	start_program perl -MSocket -e '
+		my ($ours, $theirs, $room, $part);
+		sub pair {
+			socketpair $ours, $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC or die;
+			setsockopt $ours, SOL_SOCKET, SO_SNDBUF, $room;
+		}
+		for ($room = 1000; ; $room += 50) {
+			exit 77 if $room > 30000;
+			pair;
+			next if (send $ours, "x" x 3922, MSG_DONTWAIT) != 3922;
+			$part = send $ours, "x" x 3922, MSG_DONTWAIT;
+			last if $part && $part < 3922;
+		}
+		pair;
+		my $parent = $$;
+		if (fork == 0) {
+			close $ours;
+			select undef, undef, undef, 0.01 until -e "$ENV{TMPDIR}/go" or getppid != $parent;
+			open my $read, ">", "$ENV{TMPDIR}/read";
+			while (sysread $theirs, my $bytes, 4096) { syswrite $read, $bytes }
+			exit;
+		}
+		close $theirs;
+		open STDERR, ">&", $ours or die;
+		exec @ARGV;' "$TUNNEL" -v "$port"
+	await url_or_end
+	[ -n "$url" ] || {
+		assert_exit 77
+		skip 'a socket takes all or nothing here'
+	}
+	touch "$TMPDIR/go"
+	await word_comes
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_equal "$(sed -E -e 's/0{20,}[0-9]+$/0/' -e 's/[0-9]+ lines lost/lost/' \
+		"$TMPDIR/read" | uniq)" $'cloudflared: line 0\ncloudflared: [lost]\ncloudflared: word second'
+}
+
 @test "a full pipe for standard output holds up no signal and no deadline" {
 	make_pipe full
 	fill_pipe_once

@@ -168,6 +168,106 @@ field() {
 	done
 }
 
+@test "a cloudflared that is there but can't be run: what it is and what to do" {
+	local head words file=$TMPDIR/file
+	while IFS='|' read -r head words; do
+		# shellcheck disable=SC2059 # it is one
+		printf "$head" >"$file"
+		chmod +x "$file"
+		run_tunnel -c "$file" 8080
+		assert_equal "$head $ended" "$head exit 126"
+		assert_contains "$head: $errors" "tunnel: cannot run $file: "
+		assert_contains "$head: $errors" "$words"
+	done <<-'END'
+		|an empty file: download it again
+		\037\213\010\000|an archive: unpack it
+		PK\003\004\024\000|an archive: unpack it
+		BZh91AY|an archive: unpack it
+		\3757zXZ\000|an archive: unpack it
+		\050\265\057\375|an archive: unpack it
+		7z\274\257|an archive: unpack it
+		!<arch>\ndebian-binary|a package: install it
+		\355\253\356\333|a package: install it
+		xar!\000|a package: install it
+		\177ELF\002\001\001\000|another kind of machine
+		MZ\220\000|another kind of machine
+		\317\372\355\376|another kind of machine
+		\312\376\272\276|another kind of machine
+		<!DOCTYPE html>\n<html>|a web page, not a program: download it again
+		Not Found|an error message, not a program: download it again
+		Not Foun|a text, not a program: download it again
+		exit 0\n\000|a text, not a program: download it again
+		exit\000|not a program: download it again
+		#!/no/such/interpreter -x\nexit 0\n|its interpreter /no/such/interpreter is missing
+		#! /no/such/interpreter\nexit 0\n|its interpreter /no/such/interpreter is missing
+		#!/bin/sh\r\nexit 0\r\n|the line ends with CR: convert the file
+	END
+	refute_contains "$errors" $'\r'
+	chmod -x "$file"
+	run_tunnel -c "$file" 8080
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" 'chmod +x'
+}
+
+@test "a cloudflared whose loader is missing, as another libc's: said, 126" {
+	need gcc
+	echo 'int main(void) { return 0; }' >"$TMPDIR/main.c"
+	gcc -Wl,--dynamic-linker=/no/such/loader -o "$TMPDIR/other" "$TMPDIR/main.c"
+	"$TMPDIR/other" 2>/dev/null && skip 'it needs no loader'
+	run_tunnel -c "$TMPDIR/other" 8080
+	assert_equal "$ended" 'exit 126'
+	assert_match "$errors" "tunnel: cannot run $TMPDIR/other: its loader [^
+]*is missing: get a build for this libc"
+	# The same for a command, which nobody can tell before.
+	run_tunnel 8080 "$TMPDIR/other"
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" "cannot run $TMPDIR/other: its loader"
+}
+
+@test "a cloudflared that isn't executable, and no other: said, with what to do" {
+	local directory
+	for directory in $system_directories; do
+		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
+	done
+	unset CLOUDFLARED HOME
+	cd "$TMPDIR"
+	mkdir \~ directory
+	touch cloudflared \~/cloudflared directory/cloudflared
+	# A ~ in PATH is only a name, and nothing is the current directory.
+	for directory in "$TMPDIR/directory" \~ ''; do
+		# shellcheck disable=SC2123 # that it finds nothing else is the point
+		PATH=$TMPDIR/none:$directory start_tunnel 8080
+		assert_exit 127
+		assert_match "$(<"$err")" "tunnel: cloudflared is there, but not executable: chmod \\+x [^
+]*${directory}[^
+]*cloudflared"
+	done
+}
+
+@test "a path that is too long, or relative to nothing: said" {
+	local long
+	long=$(printf '%05000d' 0)
+	run_tunnel -c "/$long" 8080
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" 'File name too long'
+	run_tunnel -c "$long" 8080
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" 'File name too long'
+	run_tunnel 8080 "/$long"
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" 'File name too long'
+	# Nor does one in PATH that is too long keep the next from being found.
+	plant "$TMPDIR/good"
+	unset CLOUDFLARED
+	PATH=/$long:$TMPDIR/good:$PATH ran "$TMPDIR/good" 8080
+	mkdir "$TMPDIR/gone"
+	cd "$TMPDIR/gone"
+	rmdir "$TMPDIR/gone"
+	run_tunnel -c ./cloudflared 8080
+	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" 'cannot run ./cloudflared'
+}
+
 @test "a named cloudflared that isn't there: which, 127" {
 	local file
 	echo text >"$TMPDIR/text"

@@ -3,6 +3,7 @@
 # what is dead; and what is said about why it failed.
 
 # shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
+# shellcheck disable=SC2016,SC2119 # the scripts' variables are theirs; next may be without a word
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
@@ -18,8 +19,9 @@ drive() {
 	printf '%s\n' "$@" >&7
 }
 
+# state_is STATE [PORT]: in the list.
 state_is() {
-	[ "$("$TUNNEL" -l 8080 2>/dev/null | cut -f 5)" = "$1" ]
+	[ "$("$TUNNEL" -l "${2:-8080}" 2>/dev/null | cut -f 5)" = "$1" ]
 }
 
 times_said() {
@@ -80,6 +82,68 @@ times_said() {
 	assert_equal "$(times_said 'no connection')" 1
 	assert_equal "$(times_said again)" 1
 	assert_equal "$(wc -l <"$out" | tr -d ' ')" 1
+}
+
+# long LEVEL TEXT MARK: a line of 200000 bytes without its end, of which the text and what
+# follows are the last 8192.
+long='long() {
+		awk -v level="$1" -v text="$2" -v mark="$3" "BEGIN {
+			printf \"%s \", level
+			for (i = length(level) + 1; i < 200000 - 8192; i++) printf \"x\"
+			printf \"%s \", text
+			for (i = length(text mark) + 1; i < 8192; i++) printf \"y\"
+			printf \"%s\", mark
+		}"
+	}'
+
+@test "a line of any length: a registration counts wherever it stands, other words only where a message begins" {
+	serve
+	scripted "$long"'
+		{
+			echo https://amber-apple.trycloudflare.com
+			long INF "Lost connection with the edge" first-mark
+			next
+			echo
+			echo second-mark
+			next
+			echo another-mark
+			next
+			long INF "Registered tunnel connection" third-mark
+			next
+			echo
+			next
+			long DBG "Lost connection with the edge" fourth-mark
+			next
+			echo
+			echo fifth-mark
+			next
+			echo "ERR Lost connection with the edge"
+			next
+			long INF "Registered tunnel connection" sixth-mark
+			echo
+		} >&2'
+	start_tunnel -v "$port"
+	await_text "$err" first-mark
+	next
+	await_text "$err" second-mark
+	next
+	await_text "$err" another-mark
+	assert_equal "$(<"$out")" ''
+	next
+	await_text "$err" third-mark
+	next
+	await_url
+	await state_is up "$port"
+	next
+	await_text "$err" fourth-mark
+	next
+	await_text "$err" fifth-mark
+	assert state_is up "$port"
+	next
+	await state_is lost "$port"
+	next
+	await_text "$err" sixth-mark
+	await state_is up "$port"
 }
 
 @test "-b beside a tunnel without an edge waits until it is back" {

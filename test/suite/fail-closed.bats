@@ -365,6 +365,105 @@ forge_record() {
 	[ "$ended" != 'exit 0' ] || gone "$holder" || fail 'it says that it is stopped, and it lives'
 }
 
+# forged KEY VALUE: the record of a tunnel that failed, with this in it, is shown in no part;
+# believed KEY VALUE: it is.
+forged() {
+	edit_record "$@"
+	assert_equal "$* $ended: $errors" "$* exit 1: tunnel: no tunnel of localhost:8080 runs"
+}
+
+believed() {
+	edit_record "$@"
+	assert_equal "$*: $ended" "$*: exit 1"
+	assert_contains "$*: $errors" 'no tunnel of localhost:8080 runs; the last one failed: cloudflared ended (exit status 37)'
+}
+
+edit_record() {
+	awk -v key="$1" -v line="$1 $2" '{ print $1 == key ? line : $0 }' "$TMPDIR/honest" >"$record"
+	run_tunnel -l 8080
+	assert_equal "$output" ''
+}
+
+@test "a record that tunnel cannot have written is not believed, whatever is wrong in it" {
+	local key number value
+	FAKE_MODE=die-before FAKE_STATUS=37 run_tunnel 8080
+	cp "$record" "$TMPDIR/honest"
+	believed colour blue
+	for key in pid group command grace; do
+		for number in '' -1 1x x 0x10 ' 2' 1.5 99999999999 9223372036854775808; do
+			forged $key "$number"
+		done
+	done
+	for key in pid group command; do
+		forged $key 2147483648
+		believed $key 2147483647
+	done
+	forged pid 0
+	believed pid 1
+	for key in group command; do
+		# Process 1 is nobody's to signal.
+		forged $key 1
+		believed $key 0
+		believed $key 2
+	done
+	forged grace 86400001
+	believed grace 86400000
+	believed grace 0
+	for value in '' 8080 localhost:8080 http://localhost http://localhost:8080/ http://8080 \
+		HTTP://localhost:8080 ftp://localhost:8080 http://localhost:8080/x http://a@localhost:8080 \
+		http://localhost:65536; do
+		forged origin "$value"
+	done
+	believed origin https://localhost:8080
+	for value in https://example.org http://a.trycloudflare.com https://a.trycloudflare.com/ \
+		https://api.trycloudflare.com https://a.trycloudflare.com.evil.example x \
+		' https://a.trycloudflare.com'; do
+		forged url "$value"
+	done
+	believed url https://a.trycloudflare.com
+	for value in yesterday 2026-11-21t01:58:36Z $'\e[31m' '2026-11-21 01:58:36'; do
+		forged created "$value"
+	done
+	believed created 2026-11-21T01:58:36Z
+}
+
+@test "what is forged in the record of a tunnel that runs is not passed on" {
+	local key value
+	start_tunnel 8080
+	await_url
+	local tunnel=$pid first=$url
+	await has_state up
+	cp "$record" "$TMPDIR/honest"
+	while read -r key value; do
+		edit_record "$key" "$value"
+		assert_equal "$key $value $ended" "$key $value exit 1"
+		assert_contains "$errors" "$tunnel"
+		run_tunnel -l
+		assert_equal "$key $value $ended $output" "$key $value exit 0 "
+		run_tunnel 8080
+		assert_equal "$key $value $ended $output" "$key $value exit 1 "
+		assert_contains "$errors" "process $tunnel, no URL yet"
+	done <<-'END'
+		url https://example.org
+		url https://api.trycloudflare.com
+		origin http://localhost:8080/path
+		created now
+		grace -1
+		group 1
+		command 1
+		pid 1
+	END
+	# Nor does one that is neither starting nor up hand out a URL.
+	for value in over flying ''; do
+		edit_record state "$value"
+		assert_equal "state $value $ended" "state $value exit 1"
+		assert_contains "$errors" "process $tunnel, is stopping"
+	done
+	cat "$TMPDIR/honest" >"$record"
+	run_tunnel -b 8080
+	assert_equal "$ended $output" "exit 0 $first"
+}
+
 @test "a record of another version still tells who holds it" {
 	local arguments holder
 	mkdir -m 700 "$records"

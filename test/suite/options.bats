@@ -317,3 +317,98 @@ mended() {
 	refused -l 8080 ../x:80
 	refused -k 8080 0
 }
+
+@test "what people type who know another program: they are told what to type here" {
+	local arguments typed
+	while IFS='|' read -r arguments typed; do
+		# shellcheck disable=SC2086 # several words
+		refused $arguments
+		assert_contains "$arguments: $errors" ": type $typed ("
+	done <<-'END'
+		stop 3000|tunnel -k 3000
+		kill localhost:3000|tunnel -k localhost:3000
+		stop|tunnel -k 8080
+		list|tunnel -l
+		ls|tunnel -l
+		start 3000|tunnel 3000
+		run 3000|tunnel 3000
+		http 3000|tunnel 3000
+		help|tunnel -h
+		version|tunnel -V
+		-p 3000|tunnel 3000
+		-p3000|tunnel 3000
+		-d 3000|tunnel -b 3000
+		--quiet 3000|tunnel 3000
+		--port 3000|tunnel 3000
+		--port=3000|tunnel 3000
+		--port|tunnel 8080
+		--port=x|tunnel 8080
+		--url http://localhost:3000|tunnel http://localhost:3000
+		--url=http://localhost:3000|tunnel http://localhost:3000
+		--all|tunnel -ka
+		--background 3000|tunnel -b 3000
+		--daemon 3000|tunnel -b 3000
+		--detach 3000|tunnel -b 3000
+		--cloudflared ./cloudflared 3000|tunnel -c ./cloudflared 3000
+		--grace 5 3000|tunnel -g 5 3000
+		--timeout 60 3000|tunnel -t 60 3000
+		--json 3000|tunnel -j 3000
+		--kill 3000|tunnel -k 3000
+		--stop 3000|tunnel -k 3000
+		--list|tunnel -l
+		--now 3000|tunnel -n 3000
+		--no-wait 3000|tunnel -n 3000
+		--restart 3000|tunnel -r 3000
+		--retry 3000|tunnel -r 3000
+		--verbose 3000|tunnel -v 3000
+		--debug 3000|tunnel -v 3000
+		--wait 3000|tunnel -w 3000
+		--input 3000|tunnel -i 3000
+		3000 --background|tunnel -b 3000
+		3000 -v|tunnel -v 3000
+		3000 -g 5|tunnel -g 5 3000
+		3000 -vc ./cloudflared|tunnel -vc ./cloudflared 3000
+		3000 -v true|tunnel -v 3000 true
+		3000 4000|tunnel -b 3000; tunnel -b 4000
+	END
+	refused --por 3000
+	refute_contains "$errors" type
+	refused --ports 3000
+	refute_contains "$errors" type
+	refused 3000 ''
+	assert_contains "$errors" 'command'
+}
+
+@test "what is wrong with an origin is told in its own words" {
+	local origin words
+	while IFS='|' read -r origin words; do
+		refused "$origin"
+		assert_contains "$origin: $errors" ": $words"
+	done <<-END
+		|not an origin
+		localhost|a port is missing, as in localhost:8080: localhost
+		localhost:|a port is missing
+		example.org|a port is missing
+		[::1]|a port is missing
+		[::1]:|a port is missing
+		server|not an origin, which is a port or host:port: server
+		stopp|not an origin
+		0|the port must be a number from 1 to 65535
+		65536|the port must be a number from 1 to 65535
+		localhost:080|the port must be a number from 1 to 65535
+		http://localhost:8080/path|a path cannot be tunnelled, only a whole server: http://localhost:8080/path: type tunnel http://localhost:8080
+		3000/?x=y|a path cannot be tunnelled, only a whole server: 3000/?x=y: type tunnel http://localhost:3000
+		ftp://localhost:8080|only http and https can be tunnelled
+		3000:3000|a host cannot be digits alone: type the port once
+		::1:8080|an IPv6 address goes in brackets
+		fe80::1:80|an IPv6 address goes in brackets
+		user@localhost:8080|a user name cannot be tunnelled
+		http://user:word@localhost:8080|a user name cannot be tunnelled
+		a+b:8080|not a host name or address
+		.-.:8080|not a host name or address
+		$(printf '%0250d' 0 | tr 0 a):8080|not a host name or address
+		$(printf '%0300d' 0 | tr 0 a)|not a host name or address
+	END
+	# What is just short enough is taken.
+	taken "$(printf '%0249d' 0 | tr 0 a):8080"
+}

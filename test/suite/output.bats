@@ -491,6 +491,43 @@ assert_clean() {
 	assert_match "$(<"$err")" "cloudflared: [^ ]*31mred $(printf '\303\251')[^ ]*31m"
 }
 
+@test "a character with a control byte is replaced as a whole, and nothing else is" {
+	local given wanted
+	while read -r given wanted; do
+		printf '%b\n' "$given" >>"$TMPDIR/log"
+		printf 'cloudflared: %b\n' "$wanted" >>"$TMPDIR/wanted"
+	done <<-'END'
+		a\0001\0033\0037\0177z a????z
+		~\0040~ ~\0040~
+		a\0200\0233\0237\0240\0377z a???\0240\0377z
+		a\0301\0201z a\0301?z
+		a\0302\0200\0302\0205\0302\0237z a??????z
+		\0302\0240\0303\0251\0303\0277 \0302\0240\0303\0251\0303\0277
+		a\0303\0237\0337\0200z\0337\0277 a????z\0337\0277
+		a\0340\0244\0205z\0340\0244\0244 a???z\0340\0244\0244
+		a\0341\0264\0200z\0342\0261\0277z a???z\0342\0261\0277z
+		a\0342\0201\0242z\0342\0202\0254z a???z???z
+		a\0357\0274\0201z\0357\0275\0241 a???z\0357\0275\0241
+		a\0360\0237\0230\0200z\0360\0240\0240\0200z a????z????z
+		\0360\0240\0240\0240\0360\0241\0241\0241 \0360\0240\0240\0240\0360\0241\0241\0241
+		\0360\0240\0240\0240\0233z \0360\0240\0240\0240?z
+		a\0363\0240\0204\0240z\0364\0217\0277\0277z a????z????z
+		\0303z\0342\0240z\0360\0240\0240z \0303z\0342\0240z\0360\0240\0240z
+		\0303\0033z\0342\0240\0033z\0360\0240\0240\0033z \0303?z\0342\0240?z\0360\0240\0240?z
+		\0342\0240\0303\0251\0360\0240\0303\0251 \0342\0240\0303\0251\0360\0240\0303\0251
+		z\0303 z\0303
+		z\0342\0240 z\0342\0240
+		z\0360\0240\0240 z\0360\0240\0240
+	END
+	serve
+	scripted 'cat "$TMPDIR/log" >&2; echo "'$amber'"'
+	start_tunnel -nv "$port"
+	await_url
+	await_text "$err" "$amber"
+	stop
+	assert_equal "$(cat -v "$err" | grep -v "$amber")" "$(cat -v "$TMPDIR/wanted")"
+}
+
 @test "every message is one line that says who says it" {
 	local mode name
 	name=$'no\nsuch\rfile\e[31m'

@@ -76,6 +76,24 @@ none_left_but_the_terminal() {
 	assert_tidy
 }
 
+@test "the progress line goes when the stop begins, not only when it is done" {
+	serve
+	cloudflared_script <<-'END'
+		trap '' TERM
+		echo $$ >>"$FAKE_DIR/starts"
+		while :; do sleep 0.1; done
+	END
+	open_terminal 80
+	enter "tunnel -g 600 $port"
+	await_cloudflared 1
+	await has_rows 2
+	terminal send-keys C-c
+	await has_rows 1
+	alive "$cloudflared"
+	refute_contains "$(screen)" waiting
+	kill -s KILL "$cloudflared"
+}
+
 @test "no progress line is left above an error, or between log lines" {
 	local mode
 	serve
