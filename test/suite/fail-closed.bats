@@ -146,6 +146,41 @@ not_ours() {
 	alive "$tunnel"
 }
 
+# denied INJECTION MESSAGE ARGUMENT...: that is said, once, and exit 1.
+denied() {
+	start_traced "$1" "${@:3}"
+	assert_exit 1
+	assert_equal "$1 ${*:3}: $(<"$err")" "$1 ${*:3}: tunnel: $2"
+}
+
+@test "-k and -l that the system denies a lock or a directory say so, and call nothing stopped" {
+	start_background 8080
+	denied fcntl:error=ENOLCK \
+		'cannot tell whether a tunnel of localhost:8080 runs: No locks available' -l 8080
+	denied fcntl:error=ENOLCK \
+		'cannot tell whether a tunnel of localhost:8080 runs: No locks available' -k 8080
+	denied getdents64:error=EIO \
+		'cannot read the directory of the records: Input/output error' -l
+	denied getdents64:error=EIO \
+		'cannot read the directory of the records: Input/output error' -ka
+	alive "$background"
+}
+
+@test "a tunnel whose record can't be locked or written goes on, and says so" {
+	local injection message
+	while IFS='|' read -r injection message; do
+		start_traced "$injection" 8080
+		await_url
+		assert_contains "$injection: $(<"$err")" "tunnel: warning: $message"
+		kill -s TERM "$pid"
+		assert_signal TERM
+	done <<-'END'
+		fcntl:error=ENOLCK:when=1|cannot lock the record of localhost:8080: No locks available
+		ftruncate:error=EIO:when=1|cannot lock the record of localhost:8080: Input/output error
+		pwrite64:error=ENOSPC|cannot write the record of localhost:8080: No space left on device
+	END
+}
+
 # --- nothing is made ------------------------------------------------------------------
 
 @test "-k and -l make nothing, and find nobody" {
