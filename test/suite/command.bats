@@ -57,6 +57,30 @@ start_ready() {
 	none_left_behind
 }
 
+@test "a script whose interpreter is missing is told before anything is started" {
+	printf '#!/no/such/interpreter\n' >"$TMPDIR/script"
+	chmod +x "$TMPDIR/script"
+	run_tunnel 8080 "$TMPDIR/script"
+	assert_equal "$ended" 'exit 126'
+	assert_equal "$errors" "tunnel: cannot run $TMPDIR/script: its interpreter /no/such/interpreter is missing"
+	mkdir "$TMPDIR/directory"
+	run_tunnel 8080 "$TMPDIR/directory"
+	assert_equal "$ended" 'exit 126'
+	assert_contains "$errors" "cannot run $TMPDIR/directory"
+	assert_equal "$(cloudflared_starts)" ''
+}
+
+@test "a script that doesn't say of what is the shell's, as a shell would have it" {
+	echo 'echo "$0: $# $1 $2"; exit 4' >"$TMPDIR/script"
+	chmod +x "$TMPDIR/script"
+	run_tunnel 8080 "$TMPDIR/script" 'one argument' another
+	assert_equal "$ended" 'exit 4'
+	assert_equal "$output" "$TMPDIR/script: 2 one argument another"
+	PATH=$TMPDIR:$PATH run_tunnel 8080 -- script
+	assert_equal "$ended" 'exit 4'
+	assert_equal "$output" "$TMPDIR/script: 0  "
+}
+
 @test "127 even if nobody is left to be told" {
 	mkfifo "$TMPDIR/left"
 	# shellcheck disable=SC2016 # it is for the shell
@@ -220,6 +244,15 @@ $signals\$"
 	assert_exit 137
 	gone "$command"
 	gone "$cloudflared"
+}
+
+@test "TERM: a command has the whole grace, though cloudflared is gone long since" {
+	# Its sleep is what is tested: more than 2 s.
+	start_ready -g 600 8080 sh -c 'trap "sleep 2.5; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
+	kill -s TERM "$pid"
+	await gone "$cloudflared"
+	assert_exit 9
+	refute_contains "$(<"$err")" 'left behind'
 }
 
 @test "TERM ends a command that doesn't catch it: 143" {

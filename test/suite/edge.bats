@@ -9,10 +9,12 @@ source "$BATS_TEST_DIRNAME/helper.bash"
 
 # start_driven ARGUMENT...: a tunnel whose cloudflared does what `drive` tells it.
 start_driven() {
-	mkfifo "$FAKE_DIR/control"
+	local starts
+	starts=$(cloudflared_starts | wc -l)
+	[ -p "$FAKE_DIR/control" ] || mkfifo "$FAKE_DIR/control"
 	exec 7<>"$FAKE_DIR/control"
 	FAKE_MODE=driven start_tunnel "$@"
-	await_cloudflared 1
+	await_cloudflared $((starts + 1))
 }
 
 drive() {
@@ -170,6 +172,54 @@ long='long() {
 	done
 }
 
+@test "-r: an edge that refuses after it was lost for long is a reason to renew the tunnel" {
+	start_driven -r -t 1 8080
+	drive url register
+	await_url
+	drive lose
+	await contains "$err" 'no connection'
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+	drive refuse
+	await contains "$err" "$url is dead: Cloudflare's edge refuses it"
+	await_cloudflared 2
+}
+
+@test "QUIC that fails once there was a connection, or a URL was given out, is no reason for HTTP/2" {
+	start_driven 8080
+	drive url register
+	await_url
+	drive lose fail
+	await_text "$FAKE_DIR/$cloudflared.played" fail
+	await state_is lost
+	drive register
+	await state_is up
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+	kill -s TERM "$pid"
+	assert_signal TERM
+	start_driven -n 8080
+	drive url
+	await_url
+	drive fail register
+	await state_is up
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
+}
+
+@test "a stop while cloudflared makes room for HTTP/2 asks it no second time" {
+	scripted 'trap "echo TERM >>\"\$FAKE_DIR/asked\"" TERM
+		echo "ERR Failed to dial a quic connection error=\"timeout\"" >&2
+		while [ ! -e "$FAKE_DIR/end" ]; do sleep 0.05; done
+		exit 0'
+	start_tunnel -g 600 8080
+	await_cloudflared 1
+	await_text "$FAKE_DIR/asked" TERM
+	kill -s TERM "$pid"
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state stopping'
+	touch "$FAKE_DIR/end"
+	assert_signal TERM
+	assert_equal "$(<"$FAKE_DIR/asked")" TERM
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+}
+
 @test "-r: a tunnel whose edge is lost with the network is left alone" {
 	start_driven -r -t 5 8080
 	drive url register
@@ -201,6 +251,33 @@ long='long() {
 	done
 	NO_TLS_VERIFY=yes run_tunnel 8080
 	assert_match "$errors" 'tunnel: a variable has a value that it cannot read'
+	# Not where there is a log, another status or a URL.
+	local script
+	for script in 'echo "2026-11-25T10:00:00Z INF Starting" >&2' 'exit 1' \
+		'echo https://a-b.trycloudflare.com'; do
+		cloudflared_script <<<"$script"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		refute_contains "$errors" variable
+	done
+}
+
+@test "what a program for another processor does is told: it crashes" {
+	local script
+	for script in 'kill -s ILL $$' 'exit 132' 'kill -s SEGV $$' 'exit 139'; do
+		cloudflared_script <<<"ulimit -c 0; $script"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_match "$errors" 'tunnel: [^
+]*(another processor|uname -m)'
+	done
+	# A signal that somebody sent, or one after the URL, tells nothing of that.
+	for script in 'kill -s TERM $$' 'exit 143' 'echo https://a-b.trycloudflare.com; exit 139'; do
+		cloudflared_script <<<"ulimit -c 0; $script"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		refute_contains "$errors" 'uname -m'
+	done
 }
 
 # --- hints ----------------------------------------------------------------------------

@@ -420,6 +420,14 @@ activity() {
 	assert_labelled
 }
 
+@test "a last line of any length is shown as far as it goes" {
+	cloudflared_script <<<'printf "%010000d the end" 0 >&2; exit 5'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_match "$(grep ^cloudflared: "$err")" '^cloudflared: 0{1000}'
+	assert_labelled
+}
+
 @test "a cloudflared that exits with 126 or 127 by itself is an end like any other" {
 	local number
 	for number in 126 127; do
@@ -444,6 +452,14 @@ activity() {
 	run_tunnel 8080
 	assert_equal "$ended" 'exit 1'
 	assert_said 'signal 9|SIGKILL|killed'
+}
+
+@test "cloudflared killed by a signal that has no common name: its number" {
+	# shellcheck disable=SC2016 # it is the script's
+	cloudflared_script <<<'kill -s VTALRM $$'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_said "signal $(kill -l VTALRM)"
 }
 
 @test "why cloudflared died is said where its log tells" {
@@ -797,6 +813,8 @@ but got: $(cat "$err")"
 		'cannot start cloudflared: Too many open files' 8080
 	system_fails '/^pipe2?$:error=EMFILE:when=3' \
 		'cannot start cloudflared: Too many open files' 8080
+	system_fails fork:error=EAGAIN \
+		'cannot start cloudflared: Resource temporarily unavailable' 8080 true
 	system_fails fork:error=ENOMEM:when=2 \
 		'cannot start the command: Cannot allocate memory' 8080 true
 	system_fails '/^pipe2?$:error=ENFILE:when=4' \

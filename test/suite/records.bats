@@ -351,6 +351,16 @@ assert_refused() {
 	assert_equal "$(cloudflared_starts)" "$cloudflared"
 }
 
+@test "a second tunnel of another host is told to be stopped by its whole name" {
+	start_tunnel 127.0.0.1:8080
+	await_url
+	run_tunnel 127.0.0.1:8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'tunnel -k 127.0.0.1:8080 stops it'
+	run_tunnel -k 127.0.0.1:8080
+	assert_signal TERM "$(sed -n 1p "$BATS_TEST_TMPDIR/numbers" | cut -d ' ' -f 1)"
+}
+
 @test "tunnels at the same instant: exactly one cloudflared" {
 	local i outs=() winner
 	for ((i = 0; i < 6; i++)); do

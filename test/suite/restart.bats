@@ -186,6 +186,58 @@ listed() {
 	none_left_behind
 }
 
+@test "-r: a later start has the deadline for itself, and is made again when that passes" {
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN
+	cloudflared_script <<-'END'
+		case $(wc -l <"$FAKE_DIR/starts" 2>/dev/null || echo 0) in
+		*1) FAKE_MODE=silent ;;
+		*) FAKE_MODE=connect ;;
+		esac
+		export FAKE_MODE
+		exec "$STAND_IN" "$@"
+	END
+	start_tunnel -r -t 2 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	await_text "$err" 'no tunnel within 2 s: cloudflared gave no URL'
+	await_cloudflared 3
+	await has_lines "$out" 2
+	gone "$(sed -n 2p "$FAKE_DIR/starts")"
+	# That was 1 s, then 2 s.
+	assert_match "$(grep 'again in' "$err")" 'in 1 s
+.*in 2 s'
+}
+
+@test "-r: where Cloudflare limits the rate it waits a minute" {
+	FAKE_MODE=rate-limited start_tunnel -r -t 0 8080
+	await_text "$err" 'starting cloudflared again in 60 s'
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+}
+
+@test "-r: a later URL that can't be written is no reason to end" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo "https://amber-apple-$$.trycloudflare.com" >&2; registered'
+	# The file may have 1024 bytes: there is room for one URL.
+	head -c 980 /dev/zero >"$TMPDIR/file"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'ulimit -f 2; [ "$(ulimit -f)" = 2 ]; exec "$@" >>"$0"' "$TMPDIR/file" \
+		"$TUNNEL" -r 8080
+	await_cloudflared 1
+	await contains "$TMPDIR/file" "apple-$cloudflared."
+	kill -s KILL "$cloudflared"
+	await_cloudflared 2
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state up'
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" "apple-$cloudflared."
+	alive "$pid"
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "-r: tunnel killed by SIGKILL takes a later cloudflared along, too" {
 	[ "$(uname)" = Linux ] || [ "$(uname)" = FreeBSD ] || skip 'no parent-death signal'
 	start_tunnel -r 8080

@@ -363,12 +363,82 @@ stop_in_the_nick_of_time() {
 # --- no signal is lost ----------------------------------------------------------------
 
 @test "a Ctrl-C that comes just before the command starts is not lost" {
+	local signal
+	ulimit -c 0
 	start_options=(-g)
-	# The second is the command.
-	start_traced fork:delay_enter=3000000:when=2 8080 sleep 600
+	for signal in INT QUIT; do
+		rm -f "$FAKE_DIR/starts"
+		# The second is the command.
+		start_traced fork:delay_enter=3000000:when=2 8080 sleep 600
+		await_cloudflared 1
+		await held "$pid"
+		kill -s "$signal" -- "-$pid"
+		assert_exit $((128 + $(kill -l "$signal")))
+		gone "$cloudflared"
+	done
+}
+
+@test "-k kills a tunnel that ignores TERM, and its command with it" {
+	local command
+	start_options=(-i TERM)
+	# shellcheck disable=SC2016 # it is for the shell
+	start_tunnel -g 0 8080 sh -c 'echo $$; exec sleep 600'
+	start_options=()
+	await test -s "$out"
+	command=$(<"$out")
+	adopt "$command"
 	await_cloudflared 1
-	await held "$pid"
-	kill -s INT -- "-$pid"
-	await_exit
-	gone "$cloudflared"
+	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:8080" "command $command"
+	local deaf=$pid
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	assert_signal KILL "$deaf"
+	gone "$cloudflared" || fail 'cloudflared is still there'
+	await gone "$command"
+}
+
+@test "what cloudflared has started as somebody else, and left: said" {
+	local stranger
+	need setsid
+	cloudflared_of_second
+	# In a session of its own.
+	printf '#!/bin/sh\nsetsid "%s" --reuid=%s sleep 600 &\nexec "%s" "$@"\n' \
+		"$others/setpriv" "$second" "$STAND_IN" >"$CLOUDFLARED"
+	start_program "${as_first[@]}" "$TUNNEL" 8080
+	await_url
+	await_cloudflared 1
+	await find_stranger
+	adopt "$stranger"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_match "$(<"$err")" "tunnel: cannot send SIGKILL to process $stranger, which [^
+]*another user"
+	alive "$stranger" || fail 'it could be signalled, and this tests nothing'
+	kill -s KILL "$stranger"
+}
+
+@test "what cloudflared has started as somebody else, and left in its group: said, 2 s later" {
+	local stranger
+	cloudflared_of_second
+	printf '#!/bin/sh\n"%s" --reuid=%s sleep 600 &\nexec "%s" "$@"\n' \
+		"$others/setpriv" "$second" "$STAND_IN" >"$CLOUDFLARED"
+	# With a command nobody looks for more than the group.
+	start_program "${as_first[@]}" "$TUNNEL" 8080 sh -c 'echo ready; exec sleep 600'
+	await_text "$out" ready
+	await_cloudflared 1
+	await find_stranger
+	adopt "$stranger"
+	kill -s TERM "$pid"
+	assert_exit 143
+	assert_contains "$(<"$err")" "cannot end all that cloudflared has left behind (process group $cloudflared)"
+	alive "$stranger" || fail 'it could be signalled, and this tests nothing'
+	kill -s KILL "$stranger"
+}
+
+# Sets $stranger to the child of cloudflared that second runs.
+find_stranger() {
+	for stranger in $(children_of "$cloudflared"); do
+		! grep -q "^Uid:[[:space:]]*$second" "/proc/$stranger/status" || return 0
+	done
+	return 1
 }

@@ -150,6 +150,32 @@ assert_quiet_but_for_the_warning() {
 	assert_stopped_by_itself
 }
 
+@test "a start that waits for the end of another ends with who waits for it, or with its input" {
+	local second starter
+	begin_to_stop
+	mkfifo "$TMPDIR/input"
+	exec 6<>"$TMPDIR/input"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'exec "$@" <"$0"' "$TMPDIR/input" "$TUNNEL" -i 8080
+	second=$pid
+	exec 6>&-
+	assert_exit 0 "$second"
+	start_tunnel -b 8080
+	starter=$pid
+	await has_child "$starter"
+	second=$(children_of "$starter")
+	adopt "$second"
+	kill -s KILL "$starter"
+	await gone "$second"
+	alive "$first" || fail 'it was too quick for this test'
+	assert_equal "$(cloudflared_starts)" "$cloudflared"
+	assert_stopped_by_itself
+}
+
+has_child() {
+	[ -n "$(children_of "$1")" ]
+}
+
 @test "a record that is removed while its tunnel stops: the next tunnel is known all the same" {
 	begin_to_stop
 	start_tunnel -b 8080

@@ -121,6 +121,23 @@ suspend_and_resume() {
 	done
 }
 
+@test "TSTP away from any terminal stops both, where no shell could resume them, too" {
+	local round
+	need setsid
+	start_program setsid "$TUNNEL" 8080
+	await_up
+	for round in 1 2 3; do
+		kill -s TSTP "$pid"
+		await stopped "$pid"
+		await stopped "$cloudflared"
+		kill -s CONT "$pid"
+		await ! stopped "$pid"
+		await ! stopped "$cloudflared"
+	done
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "a signal that was ignored at the start is so while it is resumed, too" {
 	start_options=(-i HUP)
 	# It makes the moment long in which something could go wrong.

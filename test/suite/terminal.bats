@@ -94,6 +94,47 @@ none_left_but_the_terminal() {
 	kill -s KILL "$cloudflared"
 }
 
+@test "the progress line says what is being waited for" {
+	free_port
+	mkfifo "$FAKE_DIR/control"
+	exec 7<>"$FAKE_DIR/control"
+	# Nobody answers there, so that the name may be waited for: some seconds.
+	TRYCLOUDFLARE_NS=127.0.0.1:$port FAKE_MODE=driven open_terminal 80
+	enter "tunnel -w $port"
+	await_screen 'waiting for the URL'
+	echo url >&7
+	await_screen "waiting for Cloudflare's edge"
+	echo register >&7
+	await_screen 'waiting for the name in the DNS'
+	await_screen "waiting for a server on localhost:$port"
+	serve -p "$port"
+	await_screen 'Ctrl-C to stop'
+	refute_contains "$(screen)" waiting
+	terminal send-keys C-c
+	await none_left_but_the_terminal
+	enter "clear; tunnel $port echo started"
+	await_screen 'waiting for the URL, for the command to start'
+	printf '%s\n' url register >&7
+	await_screen $'started\n'
+	refute_contains "$(screen)" waiting
+}
+
+@test "-i in the background doesn't take the terminal's silence for its end, and hears it once it is continued in front" {
+	open_terminal 80
+	enter 'tunnel -i 8080 &'
+	await_cloudflared 1
+	await_screen "$(cloudflared_url "$cloudflared")"
+	await listed "$(tunnel_of "$cloudflared")"
+	enter 'kill -s STOP %1'
+	await stopped "$(tunnel_of "$cloudflared")"
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'fg; echo status=$?'
+	await_screen $'status=$?\ntunnel -i 8080'
+	terminal send-keys x Enter C-d
+	await_screen status=0
+	gone "$cloudflared"
+}
+
 @test "no progress line is left above an error, or between log lines" {
 	local mode
 	serve

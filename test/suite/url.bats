@@ -327,6 +327,12 @@ holds_back() {
 	err=$both_errors timeout_names edge "$both_missing"
 }
 
+@test "-w out of time with a command: that it waits for the server, too, is said" {
+	free_port
+	start_tunnel -w -t 1 "$port" true
+	timeout_names "nothing is listening on localhost:$port, which the command waits for"
+}
+
 @test "-w ends at once on a signal, whatever it waits for" {
 	local mode
 	free_port
