@@ -5,6 +5,11 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
+teardown() {
+	common_teardown
+	leave_others
+}
+
 # make_pipe NAME: a FIFO that is open for reading and writing as descriptor 8.
 make_pipe() {
 	pipe=$TMPDIR/$1
@@ -49,6 +54,25 @@ read_some() {
 	kill -s TERM "$pid"
 	assert_signal TERM
 	gone "$cloudflared"
+}
+
+@test "a pipe of another user's, which can't be opened anew, stalls nothing when nobody reads" {
+	local tunnel
+	use_others
+	make_pipe theirs
+	chmod 600 "$pipe"
+	cp "$ROOT/test/helpers/flood" "$others/flood"
+	start_options=(-e "$pipe")
+	CLOUDFLARED=$others/flood FLOOD_BYTES=2M start_program "${as_first[@]}" "$TUNNEL" -v 8080
+	tunnel=$pid
+	start_options=()
+	await_cloudflared 1
+	await test -s "$FAKE_DIR/$cloudflared.flooded"
+	kill -s TERM "$tunnel"
+	assert_signal TERM "$tunnel"
+	gone "$cloudflared"
+	# It is who started it that made it so, and it stays as it was.
+	assert_equal "$(($(flags) & 04000))" 0
 }
 
 # What another writer does between a look at the pipe and the write to it: the fifth write

@@ -336,6 +336,23 @@ long='long() {
 	END
 }
 
+@test "the level and the message of JSON are its own, not what one of its fields quotes" {
+	local line
+	for line in '{"a\"level":"debug","b\"message":"fine","level":"error","message":"lookup a.b: no such host"}' \
+		'{"error":"{\"level\":\"debug\",\"message\":\"fine\"}","level":"error","message":"lookup a.b: no such host"}' \
+		'{"message":"lookup a.b: no such host"}'; do
+		cloudflared_script <<<"echo '$line' >&2; exit 1"
+		run_tunnel 8080
+		assert_match "$(grep '^tunnel: ' "$err")" DNS
+	done
+	for line in '{"error":"{\"level\":\"error\"}","level":"debug","message":"lookup a.b: no such host"}' \
+		'{"level":"info","error":"lookup a.b: no such host"}'; do
+		cloudflared_script <<<"echo '$line' >&2; exit 1"
+		run_tunnel 8080
+		refute_contains "$(grep '^tunnel: ' "$err")" DNS
+	done
+}
+
 @test "the end of cloudflared by a signal is told by its name" {
 	FAKE_MODE=die-by-signal FAKE_SIGNAL=SEGV run_tunnel -n 8080
 	assert_match "$errors" 'signal 11, SIGSEGV'

@@ -277,6 +277,19 @@ cloudflared_of_second() {
 	kill -s KILL "$cloudflared"
 }
 
+@test "a cloudflared that can't be signalled is followed by no other" {
+	cloudflared_of_second
+	export FAKE_MODE=udp-blocked FAKE_DELAY=0.3
+	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
+	await_cloudflared 1
+	adopt "$cloudflared"
+	assert_exit 1
+	assert_match "$(<"$err")" "tunnel: cannot send SIGKILL to cloudflared, process ${cloudflared},[^
+]*another user"
+	assert_equal "$(cloudflared_starts)" "$cloudflared"
+	kill -s KILL "$cloudflared" 2>/dev/null || :
+}
+
 @test "-k of a tunnel whose cloudflared can't be signalled: said, and no wait without an end" {
 	local tunnel
 	cloudflared_of_second

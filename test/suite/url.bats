@@ -408,6 +408,20 @@ holds_back() {
 	done
 }
 
+@test "signals while the server is looked for only put that off" {
+	local i
+	# It isn't accepting, so that each look takes a moment.
+	serve -b
+	scripted 'next; echo https://amber-apple.trycloudflare.com; registered'
+	start_tunnel -w "$port"
+	for ((i = 0; i < 300; i++)); do
+		kill -s CONT "$pid"
+	done
+	next
+	await_url
+	assert_quiet
+}
+
 @test "-w doesn't take itself for the server" {
 	need unshare ip
 	local new=(unshare --net)
