@@ -72,6 +72,26 @@ setup() {
 	done
 }
 
+@test "-b beside a tunnel whose URL was given out too early waits until it works" {
+	local second
+	start_authority
+	start_tunnel -n 8080
+	await_url
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state up'
+	assert_equal "$(said one no)" 0
+	start_tunnel -b 8080
+	second=$pid
+	await has_said one no 4
+	assert_unpublished "$out"
+	publish one
+	assert_exit 0 "$second"
+	assert_equal "$(<"$out")" https://one.trycloudflare.com
+	# With -n it isn't waited for here, either.
+	forgets one
+	run_tunnel -bn 8080
+	assert_equal "$ended $output" 'exit 0 https://one.trycloudflare.com'
+}
+
 @test "-w waits for both the name and the server" {
 	start_authority
 	free_port
