@@ -222,13 +222,13 @@ listed() {
 @test "-r: a later URL that can't be written is no reason to end" {
 	# shellcheck disable=SC2016 # it is for the script
 	scripted 'echo "https://amber-apple-$$.trycloudflare.com" >&2; registered'
-	# The file may have 1024 bytes: there is room for one URL.
-	head -c 980 /dev/zero >"$TMPDIR/file"
+	# The file may have 100 MiB: there is room for one URL.
+	dd of="$TMPDIR/file" bs=1 count=0 seek=$((102400 * 1024 - 60)) 2>/dev/null
 	# shellcheck disable=SC2016 # it is for the shell
-	start_program sh -c 'ulimit -f 2; [ "$(ulimit -f)" = 2 ]; exec "$@" >>"$0"' "$TMPDIR/file" \
-		"$TUNNEL" -r 8080
+	start_program bash -c 'ulimit -f 102400; exec "$@" >>"$0"' "$TMPDIR/file" "$TUNNEL" -r 8080
 	await_cloudflared 1
-	await contains "$TMPDIR/file" "apple-$cloudflared."
+	await has_bytes "$TMPDIR/file" $((102400 * 1024 - 60 + 40))
+	assert_contains "$(tail -c 50 "$TMPDIR/file" | tr -d '\0')" "apple-$cloudflared."
 	kill -s KILL "$cloudflared"
 	await_cloudflared 2
 	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state up'
@@ -236,6 +236,10 @@ listed() {
 	alive "$pid"
 	kill -s TERM "$pid"
 	assert_signal TERM
+}
+
+has_bytes() {
+	[ "$(wc -c <"$1")" -ge "$2" ]
 }
 
 @test "-r: tunnel killed by SIGKILL takes a later cloudflared along, too" {
