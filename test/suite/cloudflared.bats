@@ -126,6 +126,8 @@ field() {
 		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
 	done
 	unset CLOUDFLARED
+	# A folder of its name is none.
+	mkdir "$TMPDIR/cloudflared"
 	# shellcheck disable=SC2123 # that it finds nothing is the point
 	PATH=$TMPDIR start_tunnel 8080
 	assert_exit 127
@@ -180,23 +182,22 @@ field() {
 		assert_contains "$head: $errors" "$words"
 	done <<-'END'
 		|an empty file: download it again
-		\037\213\010\000|an archive: unpack it
-		PK\003\004\024\000|an archive: unpack it
-		BZh91AY|an archive: unpack it
-		\3757zXZ\000|an archive: unpack it
-		\050\265\057\375|an archive: unpack it
-		7z\274\257|an archive: unpack it
-		!<arch>\ndebian-binary|a package: install it
-		\355\253\356\333|a package: install it
-		xar!\000|a package: install it
-		\177ELF\002\001\001\000|another kind of machine
-		MZ\220\000|another kind of machine
-		\317\372\355\376|another kind of machine
-		\312\376\272\276|another kind of machine
+		\037\213\010\000|an archive, not a program: unpack it
+		PK\003\004\024\000|an archive, not a program: unpack it
+		BZh91AY|an archive, not a program: unpack it
+		\3757zXZ\000|an archive, not a program: unpack it
+		\050\265\057\375|an archive, not a program: unpack it
+		7z\274\257|an archive, not a program: unpack it
+		!<arch>\ndebian-binary|a package, not a program: install it
+		\355\253\356\333|a package, not a program: install it
+		xar!\000|a package, not a program: install it
+		\177ELF\002\001\001\000|a program for another machine
+		MZ\220\000|a program for another machine
+		\317\372\355\376|a program for another machine
+		\312\376\272\276|a program for another machine
 		<!DOCTYPE html>\n<html>|a web page, not a program: download it again
-		Not Found|an error message, not a program: download it again
-		Not Foun|a text, not a program: download it again
-		exit 0\n\000|a text, not a program: download it again
+		Not Found|not a program: download it again
+		exit 0\n\000|not a program: download it again
 		exit\000|not a program: download it again
 		#!/no/such/interpreter -x\nexit 0\n|its interpreter /no/such/interpreter is missing
 		#! /no/such/interpreter\nexit 0\n|its interpreter /no/such/interpreter is missing

@@ -255,6 +255,25 @@ $signals\$"
 	refute_contains "$(<"$err")" 'left behind'
 }
 
+@test "TERM: a command has the whole grace, though cloudflared was told to end before" {
+	scripted 'trap "" TERM; echo "INF https://one.trycloudflare.com" >&2; registered; next
+		echo "INF Retrying connection" >&2; next
+		echo "ERR Register tunnel error" >&2'
+	# Its sleep is what is tested: longer than what is left of the other's grace.
+	start_tunnel -r -t 0.3 -g 3 8080 \
+		sh -c 'trap "sleep 2; echo done; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
+	await_text "$out" ready
+	next
+	await_text "$err" 'no connection'
+	next
+	await_text "$err" 'is dead'
+	# So that little is left of it.
+	sleep 2
+	kill -s TERM "$pid"
+	assert_exit 9
+	assert_contains "$(<"$out")" done
+}
+
 @test "TERM ends a command that doesn't catch it: 143" {
 	start_ready 8080 sh -c 'echo ready; exec sleep 600'
 	kill -s TERM "$pid"

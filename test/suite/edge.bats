@@ -148,6 +148,21 @@ long='long() {
 	await state_is up "$port"
 }
 
+@test "a loss is seen in the burst of requests that it breaks off" {
+	{
+		echo 'INF Lost connection with the edge connIndex=0'
+		echo 'INF Retrying connection in up to 1s connIndex=0'
+		yes 'ERR  error="Incoming request ended abruptly: context canceled" connIndex=0' | head -n 900
+	} >"$TMPDIR/burst"
+	# shellcheck disable=SC2016 # the script's to expand
+	scripted 'echo "INF https://one.trycloudflare.com" >&2; registered; next; cat "$TMPDIR/burst" >&2'
+	start_tunnel 8080
+	await_url
+	await state_is up
+	next
+	await state_is lost
+}
+
 @test "-b beside a tunnel without an edge waits until it is back" {
 	start_driven -t 0 8080
 	drive url register

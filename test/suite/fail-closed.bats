@@ -175,13 +175,25 @@ denied() {
 		kill -s TERM "$pid"
 		assert_signal TERM
 	done <<-'END'
-		fcntl:error=ENOLCK:when=1|cannot lock the record of localhost:8080: No locks available
+		fcntl:error=ENOLCK:when=5|cannot lock the record of localhost:8080: No locks available
 		ftruncate:error=EIO:when=1|cannot lock the record of localhost:8080: Input/output error
 		pwrite64:error=ENOSPC|cannot write the record of localhost:8080: No space left on device
 	END
 }
 
 # --- nothing is made ------------------------------------------------------------------
+
+@test "a tunnel that can't wait for events any more says so once, and ends" {
+	need prlimit
+	start_tunnel 8080
+	await_url
+	await_cloudflared 1
+	prlimit --pid "$pid" --nofile=4:4
+	kill -s CONT "$pid"
+	assert_exit 1
+	gone "$cloudflared"
+	assert_equal "$(grep -c 'cannot wait for events' "$err")" 1
+}
 
 @test "-k and -l make nothing, and find nobody" {
 	local arguments
@@ -278,7 +290,8 @@ denied() {
 }
 
 @test "a record that was removed while a tunnel took it is made anew" {
-	start_traced fcntl:delay_enter=1000000:when=1..4 8080
+	# The first four are those of the pipe for signals.
+	start_traced fcntl:delay_enter=1000000:when=5..8 8080
 	# Again and again until it has one that stays for as long as it takes to lock.
 	await test -e "$record"
 	rm "$record"

@@ -321,6 +321,25 @@ has_proc() {
 	gone "$lively"
 }
 
+@test "room on standard output wakes nobody who has nothing to print yet" {
+	has_proc
+	local tunnels=()
+	mkfifo "$TMPDIR/pipe"
+	exec 8<>"$TMPDIR/pipe"
+	dd if=/dev/zero of="$TMPDIR/pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	scripted 'echo "INF https://one.trycloudflare.com" >&2; registered; next
+		echo "INF Lost connection with the edge" >&2'
+	start_options=(-o "$TMPDIR/pipe")
+	start_tunnel -t 0 8080
+	tunnels+=("$pid")
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state up'
+	next
+	# The URL is in the record, and so is that it doesn't work.
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state lost'
+	dd if="$TMPDIR/pipe" of=/dev/null bs=65536 count=1 2>/dev/null
+	await unmoved
+}
+
 @test "an idle tunnel never wakes up" {
 	has_proc
 	local id tunnels=()

@@ -176,6 +176,11 @@ mended() {
 	mended 'tunnel -w 3000 npm run dev' 3000 -w npm run dev
 	mended 'tunnel -t 5 -w 3000 npm run -v' 3000 -t 5 -w npm run -v
 	mended "tunnel -w 3000 sh -c 'echo; ls'" 3000 -w sh -c 'echo; ls'
+	mended "tunnel -v 3000 sh -c 'echo '\\''a b'\\'''" 3000 -v sh -c "echo 'a b'"
+	mended 'tunnel -v 3000 run dev' 3000 -v run dev
+	mended 'tunnel -c./target 3000' 3000 -c./target
+	mended 'tunnel -k 3000' --stop=3000
+	mended 'tunnel 3000' 3000 --port 4000
 	mended 'tunnel -v 3000 -- npm run dev' 3000 -v -- npm run dev
 	mended 'tunnel -j -b 3000' --json --background 3000
 	mended 'tunnel -v -j 3000' -v --json 3000
@@ -342,7 +347,6 @@ mended() {
 		--port 3000|tunnel 3000
 		--port=3000|tunnel 3000
 		--port|tunnel 8080
-		--port=x|tunnel 8080
 		--url http://localhost:3000|tunnel http://localhost:3000
 		--url=http://localhost:3000|tunnel http://localhost:3000
 		--all|tunnel -ka
@@ -377,6 +381,19 @@ mended() {
 	refute_contains "$errors" type
 	refused 3000 ''
 	assert_contains "$errors" 'command'
+}
+
+@test "what is wrong with the origin behind a mistake is told in its own words" {
+	refused --port=99999
+	assert_contains "$errors" 'the port must be a number from 1 to 65535: 99999'
+	refused --port x
+	assert_contains "$errors" 'not an origin, which is a port or host:port: x'
+	refused http 3000/path
+	assert_contains "$errors" 'a path cannot be tunnelled'
+	refused --timeout
+	assert_contains "$errors" 'an argument is missing after --timeout'
+	refused 3000 -c
+	assert_contains "$errors" 'an argument is missing after -c'
 }
 
 @test "what is wrong with an origin is told in its own words" {
