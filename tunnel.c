@@ -1315,7 +1315,8 @@ take_seconds(int letter, const char *text)
 	long long ms = parse_seconds(text);
 
 	if (ms == -1)
-		refuse("-%c takes seconds from 0 to 86400: %s", letter, text);
+		refuse("-%c takes seconds from 0 to 86400, as 0.5: %s", letter,
+		    text);
 	return ms;
 }
 
