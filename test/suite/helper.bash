@@ -40,7 +40,7 @@
 #                  `registered` logs that the edge has the connection
 #   next [WORD]    sends it
 #
-# Waiting, never longer than TEST_PATIENCE (60) s (await -t SECONDS: that long), times
+# Waiting, never longer than TEST_PATIENCE (120) s (await -t SECONDS: that long), times
 # TEST_SLOWNESS. What is waited for comes at once but on a machine that has much else to do.
 #   await COMMAND...            until the command succeeds; await ! COMMAND... works, too
 #   await_url                   until $out has a URL line; sets $url
@@ -100,7 +100,7 @@
 #   tunnel_of PID               the process that started it
 #
 # After each test (common_teardown): everything started gets TERM and must be gone in
-# 20 s; then no process that carries the test's FAKE_DIR in its environment may be left.
+# 40 s; then no process that carries the test's FAKE_DIR in its environment may be left.
 
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd -P)
 
@@ -431,7 +431,7 @@ within_untraced() {
 }
 
 await() {
-	local seconds=${TEST_PATIENCE:-60}
+	local seconds=${TEST_PATIENCE:-120}
 	if [ "$1" = -t ]; then
 		seconds=$2
 		shift 2
@@ -716,12 +716,12 @@ end_all() {
 	signal_started TERM
 	# A stopped process gets its TERM only then.
 	signal_started CONT
-	within $((${TEST_PATIENCE:-60} / 3)) all_gone || {
+	within $((${TEST_PATIENCE:-120} / 3)) all_gone || {
 		echo 'a program did not end on TERM' >&2
 		signal_started KILL
 		failed=1
 	}
-	within $((${TEST_PATIENCE:-60} / 6)) none_left_behind || {
+	within $((${TEST_PATIENCE:-120} / 6)) none_left_behind || {
 		for id in $(left_behind); do
 			printf 'left behind: %s %s\n' "$id" \
 				"$(tr '\0' ' ' <"/proc/$id/cmdline" 2>/dev/null)" >&2

@@ -74,7 +74,8 @@ ci_machine() {
 # in_ci NAME=VALUE... -- COMMAND...: as a runner runs it: its log is a pipe, and it isn't over
 # before the end of the pipe. Sets $ended, and $output to the log.
 in_ci() {
-	local variables=()
+	# There is a compiler at work.
+	local variables=() TEST_PATIENCE=300
 	while [ "$1" != -- ]; do
 		variables+=("$1")
 		shift
