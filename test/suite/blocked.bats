@@ -231,7 +231,7 @@ word_comes() {
 	make_pipe full
 	serve
 	start_options=(-o "$pipe")
-	start_traced write:delay_enter=500000 "$port"
+	start_traced write:delay_enter=1500000 "$port"
 	await_cloudflared 1
 	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:$port" trycloudflare
 	within 1 held "$pid" || :

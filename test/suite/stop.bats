@@ -332,16 +332,21 @@ stop_in_the_nick_of_time() {
 	trace_with "$1"
 	export TUNNEL
 	cat >"$TMPDIR/script" <<-'END'
+		# As the test's own.
 		held() {
-			{ read -r stat <"/proc/$stop/stat"; } 2>/dev/null
-			[[ ${stat##*) } = t* ]]
-		}
+			before= after=
+			IFS= read -r -d '' before <"/proc/$stop/status"
+			[[ $before = *State:?t* ]] || return
+			sleep 0.5
+			IFS= read -r -d '' after <"/proc/$stop/status"
+			[ "${after#*ctxt_switches}" = "${before#*ctxt_switches}" ]
+		} 2>/dev/null
 		"$TUNNEL" 8080 >"$TMPDIR/url" 2>/dev/null &
 		tunnel=$!
 		until [ -s "$TMPDIR/url" ]; do sleep 0.05; done
 		"$@" "$TUNNEL" -k 8080 &
 		stop=$!
-		until held && sleep 0.01 && held; do sleep 0.01; done
+		until held; do sleep 0.05; done
 		kill -s KILL "$tunnel"
 		wait "$tunnel" 2>/dev/null
 		for i in {1..50}; do

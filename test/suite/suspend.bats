@@ -92,7 +92,7 @@ suspend_and_resume() {
 @test "CONT that comes while it is about to stop lets it run" {
 	local call
 	for call in kill tgkill rt_sigsuspend; do
-		start_traced "$call:delay_enter=300000" 8080
+		start_traced "$call:delay_enter=1500000" 8080
 		await_up
 		kill -s TSTP "$pid"
 		# It may have stopped otherwise.
