@@ -49,7 +49,10 @@ kill_at_any_moment() {
 		start_tunnel -g 0.3 "$@"
 		moment
 		kill -s KILL "$pid"
+		# A command goes on until it is told.
+		touch "$TMPDIR/go"
 		assert_nothing_left
+		rm "$TMPDIR/go"
 	done
 	assert_next_one_starts
 }
@@ -63,7 +66,8 @@ kill_at_any_moment() {
 }
 
 @test "SIGKILL to tunnel with a command leaves nothing but the command" {
-	kill_at_any_moment 8080 sleep 0.5
+	# shellcheck disable=SC2016 # it is for the command
+	kill_at_any_moment 8080 sh -c 'until [ -e "$TMPDIR/go" ]; do sleep 0.1; done'
 }
 
 @test "SIGKILL to tunnel -r, between the lives of cloudflared, too, leaves nothing" {
