@@ -330,6 +330,25 @@ long='long() {
 	refute_contains "$(grep '^tunnel: ' "$err")" 7844
 }
 
+@test "what was overcome is no cause, nor is what comes of being told to end" {
+	local before after
+	serve
+	while IFS='|' read -r before after; do
+		scripted "echo '$before' >&2
+			echo https://a-b-c.trycloudflare.com >&2
+			registered
+			echo '$after' >&2
+			exit 1"
+		run_tunnel -n "$port"
+		assert_equal "$ended" 'exit 1'
+		assert_equal "$(grep '^tunnel: ' "$err" | grep -v 'cloudflared ended')" ''
+	done <<-'END'
+		ERR lookup api.trycloudflare.com: no such host|INF nothing
+		{"level":"error","message":"lookup api.trycloudflare.com: no such host"}|{"level":"info","message":"nothing"}
+		INF nothing|INF Initiating graceful shutdown due to signal terminated ...\nERR no more connections active and exiting, lookup a.b: no such host
+	END
+}
+
 @test "an origin's 429, the table of pre-checks, DNS and IPv6 are not taken for something else" {
 	local cause line
 	while read -r cause line; do

@@ -432,11 +432,25 @@ edit_record() {
 	assert_equal "$output" ''
 }
 
+# added LINE: with this line in it.
+added() {
+	sed -e '$d' "$TMPDIR/honest" >"$record"
+	printf '%s\nend\n' "$1" >>"$record"
+	run_tunnel -l 8080
+	assert_equal "$ended $output" 'exit 1 '
+}
+
 @test "a record that tunnel cannot have written is not believed, whatever is wrong in it" {
 	local key number value
 	FAKE_MODE=die-before FAKE_STATUS=37 run_tunnel 8080
 	cp "$record" "$TMPDIR/honest"
-	believed colour blue
+	# A key that another build has is passed over; what is none isn't.
+	added 'colour blue'
+	assert_contains "$errors" 'exit status 37'
+	for value in colour '' '=' ; do
+		added "$value"
+		assert_equal "$value: $errors" "$value: tunnel: no tunnel of localhost:8080 runs"
+	done
 	for key in pid group command grace; do
 		for number in '' -1 1x x 0x10 ' 2' 1.5 99999999999 9223372036854775808; do
 			forged $key "$number"
