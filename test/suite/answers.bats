@@ -87,6 +87,16 @@ start_each() {
 	done
 }
 
+@test "a record of another type is no address: not yet published" {
+	start_authority
+	answers one text
+	start_tunnel 8080
+	await has_said one text 4
+	assert_unpublished "$out"
+	publish one
+	await_url
+}
+
 @test "a URL in capitals, or with the longest of labels, is asked for as any other" {
 	local longest=a23456789-123456789-123456789-123456789-123456789-123456789-123 outs=()
 	start_authority
