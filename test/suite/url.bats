@@ -413,7 +413,10 @@ holds_back() {
 	serve -b
 	scripted 'next; echo https://amber-apple.trycloudflare.com; registered'
 	start_tunnel -w "$port"
-	for ((i = 0; i < 300; i++)); do
+	until started_often 1; do
+		kill -s CONT "$pid"
+	done
+	for ((i = 0; i < 3000; i++)); do
 		kill -s CONT "$pid"
 	done
 	next

@@ -74,3 +74,14 @@ setup() {
 		assert_equal "$(wc -l <"$out")" 1
 	done
 }
+
+@test "-r: an edge that is lost for long while the name servers answer: the tunnel is renewed" {
+	start_authority
+	publish one
+	connects 'name; register; next; say "Lost connection with the edge"; next; register'
+	start_tunnel -r -t 2 8080
+	await_url
+	next
+	await_text "$err" "https://one.trycloudflare.com is dead: its edge is lost, and the network is there"
+	await_cloudflared 2
+}
