@@ -1212,8 +1212,10 @@ add_origin(char line[MESSAGE_SIZE], const char *word)
  * none, nor an option.
  */
 static void
-mend(char **next, char line[MESSAGE_SIZE])
+mend(const struct options *options, char line[MESSAGE_SIZE])
 {
+	bool command = !options->kill && !options->list;
+	char **next = options->typed;
 	char origins[MESSAGE_SIZE] = "";
 	bool alone = false;		/* -l, -ka, -h: without an origin */
 
@@ -1224,7 +1226,8 @@ mend(char **next, char line[MESSAGE_SIZE])
 		const struct mistake *mistake = find_mistake(word, &value);
 		bool option = word[0] == '-' && strcmp(word, "--") != 0;
 
-		if (origins[0] != '\0' && !option && !is_origin(word))
+		if (command && origins[0] != '\0' && !option &&
+		    !is_origin(word))
 			break;
 		next++;
 		if (mistake != NULL)
@@ -1260,7 +1263,7 @@ refuse_mistake(const struct options *options, const char *what,
 
 	if (find_mistake(typed, &value) == NULL)
 		return;
-	mend(options->typed, line);
+	mend(options, line);
 	refuse("%s: %s: type %s", what, typed, line);
 }
 
@@ -1457,7 +1460,7 @@ refuse_order(const struct options *options)
 {
 	char line[MESSAGE_SIZE];
 
-	mend(options->typed, line);
+	mend(options, line);
 	refuse("options go before the origin: type %s", line);
 }
 
@@ -1608,7 +1611,10 @@ name_level(const char *name)
 	return LEVEL_ERROR;
 }
 
-/* Finds a member of a JSON object.  Returns where its string begins. */
+/*
+ * Finds a member of a JSON object, a line that begins with "{".  Returns
+ * where its string begins, or NULL.
+ */
 static const char *
 find_member(const char *line, const char *name)
 {
@@ -1631,8 +1637,8 @@ read_level(const char *line, enum level *level)
 
 	*level = LEVEL_NONE;
 	if (line[0] == '{') {
-		name = find_member(line + 1, "\"level\":\"");
-		message = find_member(line + 1, "\"message\":\"");
+		name = find_member(line, "\"level\":\"");
+		message = find_member(line, "\"message\":\"");
 		if (name != NULL)
 			*level = name_level(name);
 		return message != NULL ? message : line + line_length(line);
@@ -3564,7 +3570,6 @@ enum {
 	LOG_TAIL = 8192,	/* bytes that are kept */
 	LOG_READ = 65536,	/* bytes that a read takes */
 	READS = 16,		/* reads until signals get a turn */
-	FLOOD = 16,		/* full reads in a row make one */
 	LAST_READS = 256,	/* after its end: others may write on */
 	LAST_LINES = 10		/* that are shown when cloudflared fails */
 };
@@ -3576,7 +3581,6 @@ struct log {
 	size_t scanned;		/* whole lines before it have been read */
 	bool cut;		/* the line there has lost its beginning */
 	bool trimmed;		/* so has the first line of text */
-	unsigned flood;		/* reads in a row that were full */
 	unsigned long lost;	/* lines that -v could not show */
 	char text[LOG_TAIL + LOG_READ + 1];
 };
@@ -3590,7 +3594,6 @@ log_open(struct log *log, int fd)
 	log->scanned = 0;
 	log->cut = false;
 	log->trimmed = false;
-	log->flood = 0;
 	log->lost = 0;
 	log->text[0] = '\0';
 }
@@ -3622,7 +3625,6 @@ log_read(struct log *log, size_t *read_size)
 		*fresh = '?';
 	}
 	*read_size = (size_t)size;
-	log->flood = size == LOG_READ ? log->flood + 1 : 0;
 	log->length += *read_size;
 	log->text[log->length] = '\0';
 	return true;
@@ -3761,6 +3763,8 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * START passed   stop      late [2]  -         stop      stop      -
  * PAUSE passed   -         find URL  -         -         -         -
  * PROBE passed   -         probe     -         -         -         -
+ * FALLBACK       judge     judge     -         -         -         -
+ *  passed
  * LOST passed    -         -         say [3]   -         -         -
  * WATCH passed   -         -         ask [3]   -         -         -
  * GRACE passed   -         -         -         kill      -         kill
@@ -3779,6 +3783,7 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * stop      SIGTERM to cloudflared and the command, SIGKILL after the grace
  * suspend   cloudflared and we stop, until SIGCONT
  * claim     if the record is free: STARTING
+ * judge     whether the name is there: if nobody can tell, it counts as that
  *
  * [1] once, before a URL is given out and unless the user has chosen a
  *     protocol: HTTP/2 from then on
@@ -4797,11 +4802,10 @@ await_connection(int fd, long long until_ms)
 	};
 	int error = 0;
 	socklen_t size = sizeof error;
+	int ready = poll(wait, COUNT(wait), left > 0 ? (int)left : 0);
 
-	poll(wait, COUNT(wait), left > 0 ? (int)left : 0);
 	if (wait[0].revents == 0)
-		return wait[1].revents != 0 ? PROBE_INTERRUPTED :
-		    PROBE_LISTENS;
+		return ready != 0 ? PROBE_INTERRUPTED : PROBE_LISTENS;
 	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
 	return error == 0 ? PROBE_LISTENS : PROBE_REFUSED;
 }
@@ -5279,9 +5283,7 @@ ask_for_name(struct tunnel *t)
 	if (t->names.name[0] == '\0')
 		names_ask(&t->names, t->url + strlen("https://"), PUBLISH_MS,
 		    PUBLISH_MAX_MS);
-	if (t->edge.since_ms + FALLBACK_MS > now_ms())
-		t->deadline[TIMER_FALLBACK] =
-		    t->edge.since_ms + FALLBACK_MS;
+	t->deadline[TIMER_FALLBACK] = t->edge.since_ms + FALLBACK_MS;
 }
 
 /* Renews a tunnel of -r that is dead for sure, which cloudflared isn't. */
@@ -5539,19 +5541,26 @@ try_claim(struct tunnel *t)
 	return claim;
 }
 
-/* -b: gives the URL of the other tunnel out, once it works. */
+/* -b: gives the URL of the other tunnel out, once it works and can be read. */
 static void
 share_other(struct tunnel *t)
 {
 	const struct record *record = &t->other.record;
+	enum probe probe = PROBE_LISTENS;
 
 	if (t->options->wait)
-		t->listening = probe_origin(t->origin) != PROBE_REFUSED;
+		probe = probe_origin(t->origin);
+	if (probe == PROBE_INTERRUPTED)
+		return;			/* the signal comes first */
+	t->listening = probe != PROBE_REFUSED;
 	if (find_missing(t) == MISSING_NOTHING) {
+		if (t->printed == 0)
+			format_result(t->options, record, t->origin,
+			    t->result, sizeof t->result);
+		clear_progress();
+		if (!print_result(t) || t->state == STOPPING)
+			return;
 		t->record = *record;
-		format_result(t->options, record, t->origin, t->result,
-		    sizeof t->result);
-		print(t->result);
 		show_url(t);
 		_exit(EXIT_SUCCESS);
 	}
@@ -5692,9 +5701,7 @@ scan_edge(struct tunnel *t)
 
 /*
  * Reads what the pipe holds, but not for so long that signals starve.  A
- * read that isn't full has emptied it.  Of a flood, which is visitors'
- * requests at the level debug, only the beginning and the end are read for
- * the edge's state: there are none any more once that is lost.
+ * read that isn't full has emptied it.
  */
 static void
 take_log(struct tunnel *t)
@@ -5705,8 +5712,7 @@ take_log(struct tunnel *t)
 		if (!log_read(&t->log, &size))
 			break;
 		scan_url(t, t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
-		if (t->log.flood < FLOOD || t->state != UP)
-			scan_edge(t);
+		scan_edge(t);
 		if (t->options->verbose)
 			log_show(&t->log,
 			    t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
@@ -5964,7 +5970,7 @@ tell_missing(const struct tunnel *t, enum missing missing, char *text,
 	if (t->state == CLAIMING)
 		snprintf(other, sizeof other, "one of %s runs already, "
 		    "process %ld: ", t->origin->name, (long)t->other.holder);
-	if (t->options->wait && !t->listening)
+	if (t->options->wait && !t->listening && missing != MISSING_END)
 		snprintf(server, sizeof server, "; nothing is listening on "
 		    "%s%s", t->origin->name, t->options->command != NULL ?
 		    ", which the command waits for" : "");
@@ -5977,10 +5983,13 @@ tell_missing(const struct tunnel *t, enum missing missing, char *text,
 static void
 on_late(struct tunnel *t)
 {
-	enum missing missing = find_missing(t);
+	enum missing missing;
 	const struct hint *hint;
 	char what[REASON_SIZE];
 
+	if (t->state == CLAIMING)
+		on_look(t);
+	missing = find_missing(t);
 	if (is_ready(t))
 		publish(t);
 	if (t->state == UP || t->state == STOPPING)

@@ -224,6 +224,28 @@ descriptor_is() {
 	stop
 }
 
+has_child() {
+	[ -n "$(children_of "$1")" ]
+}
+
+@test "-b beside a tunnel waits for a full standard output within its deadline, or a signal" {
+	start_background 8080
+	unread_pipe
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	start_options=(-o "$pipe")
+	start_tunnel -b -t 0.5 8080
+	assert_exit 124
+	assert_match "$(<"$err")" $'^tunnel: [^\n]*standard output[^\n]*$'
+	start_tunnel -b -t 0 8080
+	await has_child "$pid"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	start_tunnel -b -t 0 8080
+	read_pipe
+	await_text "$copy" "$url"
+	assert_exit 0
+}
+
 @test "a signal ends a tunnel that waits for a full standard output" {
 	unread_pipe
 	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :

@@ -156,6 +156,21 @@ none_left_but_the_terminal() {
 	done
 }
 
+@test "-b beside a tunnel that is starting shows what that waits for, and only until then" {
+	serve
+	hold_cloudflared
+	start_tunnel "$port"
+	await test -e "$FAKE_DIR/held"
+	open_terminal 80
+	enter "tunnel -b $port"
+	await_screen 'waiting for the URL'
+	touch "$FAKE_DIR/go"
+	await_screen "tunnel -k $port stops it"
+	assert_match "$(screen)" "^\\$ tunnel -b $port
+https://[a-z-]*\\.trycloudflare\\.com
+tunnel: tunnel -k $port stops it"
+}
+
 @test "-b says how to stop it at the terminal, and Ctrl-C doesn't" {
 	serve
 	open_terminal 80
