@@ -163,6 +163,26 @@ long='long() {
 	await state_is lost
 }
 
+@test "-n: an edge that doesn't have the tunnel by the deadline is said, one that has it isn't" {
+	start_driven -n -t 1 8080
+	drive url
+	await_url
+	await contains "$err" 'no connection'
+	await state_is lost
+	drive register
+	await contains "$err" again
+	await state_is up
+	kill -s TERM "$pid"
+	assert_signal TERM
+	start_driven -t 2 8080
+	drive url register
+	await_url
+	# It is the time itself that matters.
+	sleep 2.5
+	assert state_is up
+	assert_equal "$(times_said 'no connection')" 0
+}
+
 @test "-b beside a tunnel without an edge waits until it is back" {
 	start_driven -t 0 8080
 	drive url register
