@@ -260,18 +260,18 @@ $signals\$"
 		echo "INF Retrying connection" >&2; next
 		echo "ERR Register tunnel error" >&2'
 	# Its sleep is what is tested: longer than what is left of the other's grace.
-	start_tunnel -r -t 0.3 -g 3 8080 \
-		sh -c 'trap "sleep 2; echo done; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
+	start_tunnel -r -t 5 -g 6 8080 \
+		sh -c 'trap "sleep 3; echo ended; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
 	await_text "$out" ready
-	next
+	next go
 	await_text "$err" 'no connection'
-	next
+	next go
 	await_text "$err" 'is dead'
 	# So that little is left of it.
-	sleep 2
+	sleep 4.5
 	kill -s TERM "$pid"
 	assert_exit 9
-	assert_contains "$(<"$out")" done
+	assert_contains "$(<"$out")" ended
 }
 
 @test "TERM ends a command that doesn't catch it: 143" {

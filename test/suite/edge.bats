@@ -208,7 +208,7 @@ long='long() {
 }
 
 @test "-r: an edge that refuses after it was lost for long is a reason to renew the tunnel" {
-	start_driven -r -t 1 8080
+	start_driven -r -t 5 8080
 	drive url register
 	await_url
 	drive lose

@@ -328,7 +328,7 @@ holds_back() {
 
 @test "-w out of time with a command: that it waits for the server, too, is said" {
 	free_port
-	start_tunnel -w -t 1 "$port" true
+	start_tunnel -w -t 5 "$port" true
 	timeout_names "nothing is listening on localhost:$port, which the command waits for"
 }
 

@@ -79,7 +79,7 @@ setup() {
 	start_authority
 	publish one
 	connects 'name; register; next; say "Lost connection with the edge"; next; register'
-	start_tunnel -r -t 2 8080
+	start_tunnel -r -t 5 8080
 	await_url
 	next
 	await_text "$err" "https://one.trycloudflare.com is dead: its edge is lost, and the network is there"
