@@ -5092,12 +5092,13 @@ static void
 dismiss_waiter(struct tunnel *t)
 {
 	close_outlet(&t->output);
-	close_outlet(&errors);
-	errors_terminal = false;
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		let_go(t, fd);
-	while (t->state == UP && write(t->waiter, "", 1) == -1 &&
-	    errno == EINTR)
+	if (t->state != UP)
+		return;			/* that failed, which was said */
+	close_outlet(&errors);
+	errors_terminal = false;
+	while (write(t->waiter, "", 1) == -1 && errno == EINTR)
 		continue;
 	close_fd(&t->waiter);
 }
