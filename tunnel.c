@@ -405,6 +405,18 @@ adopt_orphans(void)
 #endif
 }
 
+/* Lets a pipe hold more, so that its writer waits for us less. */
+static void
+widen_pipe(int fd, int bytes)
+{
+#if defined(__linux__)
+	fcntl(fd, 1031, bytes);		/* F_SETPIPE_SZ */
+#else
+	(void)fd;
+	(void)bytes;
+#endif
+}
+
 /* Closes every descriptor from this one on, or the first 65,536. */
 static void
 close_from(int first)
@@ -1242,9 +1254,8 @@ mend(const struct options *options, char line[MESSAGE_SIZE])
 		}
 		if (mistake == NULL && word[0] != '-')
 			add_origin(origins, word);
-		else if (origins[0] == '\0' && value[0] != '\0' &&
-		    (word[0] == ':' || is_origin(value)))
-			add_origin(origins, value);
+		else if (origins[0] == '\0' && is_origin(value))
+			add_word(origins, value);
 	}
 	if (origins[0] == '\0' && !alone)
 		add_word(origins, "8080");
@@ -2264,7 +2275,7 @@ random_id(void)
 
 	if (read_beginning("/dev/urandom", bytes, sizeof bytes) == 2)
 		return get_16((unsigned char *)bytes);
-	return (unsigned)(now_ms() ^ getpid()) & 0xffff;
+	return (unsigned)now_ms() & 0xffff;
 }
 
 static bool
@@ -3570,6 +3581,7 @@ enum {
 	LOG_TAIL = 8192,	/* bytes that are kept */
 	LOG_READ = 65536,	/* bytes that a read takes */
 	READS = 16,		/* reads until signals get a turn */
+	FLOOD = 16,		/* full reads in a row make one */
 	LAST_READS = 256,	/* after its end: others may write on */
 	LAST_LINES = 10		/* that are shown when cloudflared fails */
 };
@@ -3581,6 +3593,7 @@ struct log {
 	size_t scanned;		/* whole lines before it have been read */
 	bool cut;		/* the line there has lost its beginning */
 	bool trimmed;		/* so has the first line of text */
+	unsigned flood;		/* reads in a row that were full */
 	unsigned long lost;	/* lines that -v could not show */
 	char text[LOG_TAIL + LOG_READ + 1];
 };
@@ -3594,6 +3607,7 @@ log_open(struct log *log, int fd)
 	log->scanned = 0;
 	log->cut = false;
 	log->trimmed = false;
+	log->flood = 0;
 	log->lost = 0;
 	log->text[0] = '\0';
 }
@@ -3624,6 +3638,7 @@ log_read(struct log *log, size_t *read_size)
 			break;
 		*fresh = '?';
 	}
+	log->flood = size == LOG_READ ? log->flood + 1 : 0;
 	*read_size = (size_t)size;
 	log->length += *read_size;
 	log->text[log->length] = '\0';
@@ -3666,7 +3681,7 @@ log_show(struct log *log, enum ending ending)
 	while (log->text[log->shown] != '\0') {
 		const char *line = log->text + log->shown;
 		size_t size = line_length(line);
-		bool ended = is_whole(line);
+		bool ended = line[size] == '\n';
 
 		if (!ended && ending == TEXT_GOES_ON && size < LINE_SIZE)
 			break;
@@ -4707,8 +4722,10 @@ start_cloudflared(struct tunnel *t)
 	pid_t pid = -1;
 	int error;
 
-	if (make_pipe(log) && make_pipe(report))
+	if (make_pipe(log) && make_pipe(report)) {
+		widen_pipe(log[0], 4 * LOG_READ);
 		pid = fork_cloudflared(t, log[1], report[1]);
+	}
 	error = errno;
 	close_fd(&log[1]);
 	close_fd(&report[1]);
@@ -5702,7 +5719,9 @@ scan_edge(struct tunnel *t)
 
 /*
  * Reads what the pipe holds, but not for so long that signals starve.  A
- * read that isn't full has emptied it.
+ * read that isn't full has emptied it.  Of a flood, which is visitors'
+ * requests at the level debug, only the beginning and the end are read for
+ * the edge's state: there are none any more once that is lost.
  */
 static void
 take_log(struct tunnel *t)
@@ -5713,7 +5732,8 @@ take_log(struct tunnel *t)
 		if (!log_read(&t->log, &size))
 			break;
 		scan_url(t, t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);
-		scan_edge(t);
+		if (t->log.flood < FLOOD || t->state != UP)
+			scan_edge(t);
 		if (t->options->verbose)
 			log_show(&t->log,
 			    t->log.fd == -1 ? TEXT_ENDS : TEXT_GOES_ON);

@@ -384,10 +384,6 @@ mended() {
 }
 
 @test "what is wrong with the origin behind a mistake is told in its own words" {
-	refused --port=99999
-	assert_contains "$errors" 'the port must be a number from 1 to 65535: 99999'
-	refused --port x
-	assert_contains "$errors" 'not an origin, which is a port or host:port: x'
 	refused http 3000/path
 	assert_contains "$errors" 'a path cannot be tunnelled'
 	refused --timeout
