@@ -157,8 +157,11 @@ assert_quiet_but_for_the_warning() {
 	mkfifo "$TMPDIR/input"
 	exec 6<>"$TMPDIR/input"
 	# shellcheck disable=SC2016 # it is for the shell
-	start_program sh -c 'exec "$@" <"$0"' "$TMPDIR/input" "$TUNNEL" -i 8080
+	start_program sh -c 'exec <"$0"; echo >"$TMPDIR/open"; exec "$@"' "$TMPDIR/input" \
+		"$TUNNEL" -i 8080
 	second=$pid
+	# Without a writer it would wait to open it.
+	await test -s "$TMPDIR/open"
 	exec 6>&-
 	assert_exit 0 "$second"
 	start_tunnel -b 8080
