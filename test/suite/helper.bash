@@ -52,6 +52,7 @@
 #                  $cloudflared to the process id of the Nth
 #   gone PID, alive PID         is there such a process (a zombie is gone)
 #   stopped PID                 has it been stopped by TSTP or STOP
+#   stop_and_resume             TSTP to $pid stops it and $cloudflared, CONT resumes both
 #   children_of PID             print the process ids of its children
 #   holder HOST:PORT            print the process that holds the lock on the record
 #   held PID                    does start_traced delay it just now
@@ -274,6 +275,16 @@ stopped() {
 
 children_of() {
 	grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d / -f 3
+}
+
+# TSTP stops tunnel $pid and its $cloudflared, CONT resumes both.
+stop_and_resume() {
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	await stopped "$cloudflared"
+	kill -s CONT "$pid"
+	await ! stopped "$pid"
+	await ! stopped "$cloudflared"
 }
 
 in_state() {

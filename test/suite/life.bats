@@ -226,12 +226,7 @@ has_proc() {
 
 @test "TSTP stops both, CONT resumes both" {
 	open_tunnel 8080
-	kill -s TSTP "$pid"
-	await stopped "$pid"
-	await stopped "$cloudflared"
-	kill -s CONT "$pid"
-	await ! stopped "$pid"
-	await ! stopped "$cloudflared"
+	stop_and_resume
 	# Not just once.
 	kill -s TSTP "$pid"
 	await stopped "$pid"

@@ -112,12 +112,7 @@ suspend_and_resume() {
 		wait_briefly $((round * 40))
 		kill -s CONT "$pid"
 		wait_briefly $((round * 40))
-		kill -s TSTP "$pid"
-		await stopped "$pid"
-		await stopped "$cloudflared"
-		kill -s CONT "$pid"
-		await ! stopped "$pid"
-		await ! stopped "$cloudflared"
+		stop_and_resume
 	done
 }
 
@@ -127,12 +122,7 @@ suspend_and_resume() {
 	start_program setsid "$TUNNEL" 8080
 	await_up
 	for round in 1 2 3; do
-		kill -s TSTP "$pid"
-		await stopped "$pid"
-		await stopped "$cloudflared"
-		kill -s CONT "$pid"
-		await ! stopped "$pid"
-		await ! stopped "$cloudflared"
+		stop_and_resume
 	done
 	kill -s TERM "$pid"
 	assert_signal TERM
