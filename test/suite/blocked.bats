@@ -5,11 +5,6 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
-teardown() {
-	common_teardown
-	leave_others
-}
-
 # make_pipe NAME: a FIFO that is open for reading and writing as descriptor 8.
 make_pipe() {
 	pipe=$TMPDIR/$1

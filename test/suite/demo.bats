@@ -32,11 +32,6 @@ setup() {
 	PATH=$BATS_TEST_TMPDIR/bin:$PATH
 }
 
-teardown() {
-	close_terminals
-	common_teardown
-}
-
 begin() {
 	use_terminals
 	open_terminal 80

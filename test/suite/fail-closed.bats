@@ -13,11 +13,6 @@ setup() {
 	as=()
 }
 
-teardown() {
-	common_teardown
-	leave_others
-}
-
 # run COMMAND...: as whoever the test is about.
 run_as() {
 	start_program ${as[@]+"${as[@]}"} "$@"

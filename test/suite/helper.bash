@@ -74,7 +74,7 @@
 #                  be given the port of a free_port.
 #
 # Terminals: tmux is one, and tells what is on its screen.
-#   use_terminals               in setup; close_terminals in teardown, before common_teardown
+#   use_terminals               in setup
 #   open_terminal COLUMNS [PROGRAM]           100 rows; with an interactive bash by default.
 #                  Its `tunnel` is the one under test; $SHELL is sh
 #   terminal ARGUMENT...        tmux, speaking to the last one opened
@@ -85,8 +85,7 @@
 # Other users, where root runs the tests.
 #   use_others                  skips the test elsewhere. Moves it all to a directory that others
 #                  may enter: $TUNNEL, $CLOUDFLARED, FAKE_DIR, which all may write to, TMPDIR,
-#                  and XDG_RUNTIME_DIR, which is $first's. leave_others in teardown,
-#                  behind common_teardown
+#                  and XDG_RUNTIME_DIR, which is $first's
 #   as_first, as_second         arrays: before a command, they run it as $first or $second, two
 #                  user ids of nobody
 #
@@ -100,8 +99,9 @@
 #                  started with, in hexadecimal, for signals 1 to 28
 #   tunnel_of PID               the process that started it
 #
-# After each test (common_teardown): everything started gets TERM and must be gone in
-# 40 s; then no process that carries the test's FAKE_DIR in its environment may be left.
+# After each test (common_teardown): terminals are closed, everything started gets TERM and
+# must be gone in 40 s; then no process that carries the test's FAKE_DIR in its environment
+# may be left.
 
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd -P)
 
@@ -129,6 +129,7 @@ common_setup() {
 
 set_up() {
 	local name
+	others='' terminals=0
 	exec </dev/null
 	# shellcheck disable=SC2086 # one word each
 	unset ${!TUNNEL_*} ${!TRYCLOUDFLARE_*} ${!FAKE_*} ${!FLOOD_*} NO_AUTOUPDATE CLOUDFLARED
@@ -593,12 +594,12 @@ use_terminals() {
 	STAND_IN=$CLOUDFLARED
 	export STAND_IN SHELL=/bin/sh PS1='$ ' HISTFILE='' ENV='' TMUX_TMPDIR=$TMPDIR
 	unset TMUX BASH_ENV PROMPT_COMMAND
-	socket=tunnel-$$ terminals=0
+	socket=tunnel-$$
 }
 
 close_terminals() {
 	local number
-	for ((number = 1; number <= ${terminals:-0}; number++)); do
+	for ((number = 1; number <= terminals; number++)); do
 		socket=tunnel-$$-$number
 		terminal kill-server 2>/dev/null || :
 	done
@@ -651,10 +652,6 @@ use_others() {
 	mkdir -m 1777 "$TMPDIR" "$FAKE_DIR"
 	mkdir -m 700 "$XDG_RUNTIME_DIR"
 	chown "$first" "$XDG_RUNTIME_DIR"
-}
-
-leave_others() {
-	[ -z "${others-}" ] || rm -rf "$others"
 }
 
 # --- ports ----------------------------------------------------------------------------
@@ -730,6 +727,7 @@ common_teardown() {
 
 end_all() {
 	local id failed=0
+	close_terminals
 	signal_started TERM
 	# A stopped process gets its TERM only then.
 	signal_started CONT
@@ -746,5 +744,6 @@ end_all() {
 		done
 		failed=1
 	}
+	[ -z "$others" ] || rm -rf "$others"
 	return "$failed"
 }

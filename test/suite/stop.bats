@@ -10,12 +10,6 @@ setup() {
 	use_terminals
 }
 
-teardown() {
-	close_terminals
-	common_teardown
-	leave_others
-}
-
 # Starts a tunnel, waits for its URL; sets $cloudflared.
 open_tunnel() {
 	start_tunnel "$@"
@@ -274,7 +268,7 @@ cloudflared_of_second() {
 	assert_match "$(<"$err")" "tunnel: [^
 ]*$cloudflared"
 	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
-	kill -s KILL "$cloudflared"
+	kill -s KILL -- "-$cloudflared"
 }
 
 @test "a cloudflared that can't be signalled is followed by no other" {
@@ -287,7 +281,7 @@ cloudflared_of_second() {
 	assert_match "$(<"$err")" "tunnel: cannot send SIGKILL to cloudflared, process ${cloudflared},[^
 ]*another user"
 	assert_equal "$(cloudflared_starts)" "$cloudflared"
-	kill -s KILL "$cloudflared" 2>/dev/null || :
+	kill -s KILL -- "-$cloudflared" 2>/dev/null || :
 }
 
 @test "-k of a tunnel whose cloudflared can't be signalled: said, and no wait without an end" {
@@ -306,7 +300,7 @@ cloudflared_of_second() {
 	await_exit "$tunnel"
 	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
 	assert_equal "$(stop_signals "$cloudflared")" ''
-	kill -s KILL "$cloudflared"
+	kill -s KILL -- "-$cloudflared"
 }
 
 @test "-k that may not signal a tunnel says so, and does not call it stopped" {

@@ -12,11 +12,6 @@ setup() {
 	CLOUDFLARED=$ROOT/test/helpers/flood
 }
 
-teardown() {
-	close_terminals
-	common_teardown
-}
-
 # Starts a tunnel, waits for its URL; sets $cloudflared.
 open_tunnel() {
 	start_tunnel "$@"

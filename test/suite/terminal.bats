@@ -10,11 +10,6 @@ setup() {
 	use_terminals
 }
 
-teardown() {
-	close_terminals
-	common_teardown
-}
-
 rows() {
 	terminal capture-pane -p | grep -c .
 }
