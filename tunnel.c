@@ -2247,18 +2247,19 @@ static void
 read_resolvers(struct names *names)
 {
 	char text[4096];
+	const char *line;
 
 	read_beginning("/etc/resolv.conf", text, sizeof text);
 	names->resolver_count = 0;
-	for (char *line = strtok(text, "\n"); line != NULL &&
-	    names->resolver_count < RESOLVERS; line = strtok(NULL, "\n")) {
-		char *value = line + strlen("nameserver");
+	for (line = text; *line != '\0'; line = next_line(line)) {
+		const char *value = line + strlen("nameserver");
+		char ip[64];
 
 		if (!starts_with(line, "nameserver"))
 			continue;
 		value += strspn(value, " \t");
-		value[strcspn(value, " \t\r#;")] = '\0';
-		if (parse_ip(value, DNS_PORT,
+		copy_part(ip, sizeof ip, value, strcspn(value, " \t\r\n#;"));
+		if (names->resolver_count < RESOLVERS && parse_ip(ip, DNS_PORT,
 		    &names->resolvers[names->resolver_count]))
 			names->resolver_count++;
 	}
