@@ -1094,9 +1094,10 @@ static const struct mistake {
 	char option[4];
 } mistakes[] = {
 	{ "stop", "-k" },	{ "kill", "-k" },	{ "all", "-a" },
-	{ "list", "-l" },	{ "ls", "-l" },		{ "start", "" },
-	{ "run", "" },		{ "http", "" },		{ "help", "-h" },
-	{ "version", "-V" },
+	{ "down", "-k" },	{ "list", "-l" },	{ "ls", "-l" },
+	{ "ps", "-l" },		{ "status", "-l" },	{ "start", "" },
+	{ "up", "" },		{ "run", "" },		{ "http", "" },
+	{ "help", "-h" },	{ "version", "-V" },
 	{ "-p", ":" },		{ "-d", "-b" },		{ "--port", ":" },
 	{ "--url", ":" },	{ "--quiet", "" },	{ "--all", "-ka" },
 	{ "--background", "-b" },			{ "--daemon", "-b" },
@@ -3852,8 +3853,7 @@ struct stop {
 /* Why cloudflared is ended and another one started. */
 enum renewal {
 	RENEW_HTTP2,		/* QUIC doesn't get through */
-	RENEW_DEAD,		/* the edge or the name is gone */
-	RENEW_LATE		/* a later start took too long */
+	RENEW_DEAD		/* it doesn't work, or not in time */
 };
 
 enum timer {			/* in the order in which they are taken */
@@ -4484,17 +4484,9 @@ report_failure(int report)
 	_exit(EXIT_CANNOT_RUN);
 }
 
-/* Becomes another program, in a child, or reports why that failed. */
-static NORETURN void
-become(const char *path, const char *const *arguments, int report)
-{
-	execv(path, (char *const *)arguments);
-	report_failure(report);
-}
-
 /*
- * The same for a command, which may be a script that doesn't say of what:
- * then it is the shell's, whose name takes the place of the origin before it.
+ * Becomes a command, which may be a script that doesn't say of what: then it
+ * is the shell's, whose name takes the place of the origin before it.
  */
 static NORETURN void
 become_command_line(const char *path, char **arguments, int report)
@@ -4611,7 +4603,8 @@ become_cloudflared(struct tunnel *t, const struct start *start)
 	close_from(report + 1);
 	set_environment(t->options->grace_ms, t->http2);
 	restore_signals(NULL);
-	become(t->program, arguments, report);
+	execv(t->program, (char *const *)arguments);
+	report_failure(report);
 }
 
 /*
@@ -4763,6 +4756,7 @@ become_command(struct tunnel *t, int report)
 static void
 start_command(struct tunnel *t)
 {
+	static const int typed[] = { SIGINT, SIGQUIT };
 	int report[2] = { -1, -1 };
 	sigset_t pending;
 	pid_t pid = -1;
@@ -4788,12 +4782,10 @@ start_command(struct tunnel *t)
 	update_record(t);
 	sigemptyset(&pending);
 	sigpending(&pending);
-	if (sigismember(&pending, SIGINT) == 1 ||
-	    has_signal(&t->signals, SIGINT))
-		kill(pid, SIGINT);
-	if (sigismember(&pending, SIGQUIT) == 1 ||
-	    has_signal(&t->signals, SIGQUIT))
-		kill(pid, SIGQUIT);
+	for (size_t i = 0; i < COUNT(typed); i++)
+		if (sigismember(&pending, typed[i]) == 1 ||
+		    has_signal(&t->signals, typed[i]))
+			kill(pid, typed[i]);
 	unblock_signals();
 }
 
@@ -6024,7 +6016,7 @@ on_late(struct tunnel *t)
 		complain(t, what);
 	}
 	if (t->delivered)
-		renew(t, RENEW_LATE);
+		renew(t, RENEW_DEAD);
 	else
 		stop(t, STOP_DEADLINE, EXIT_DEADLINE, 0);
 }
