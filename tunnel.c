@@ -694,8 +694,9 @@ clear_progress(void)
 }
 
 /*
- * Shows on a terminal what is being waited for, in a line without an end;
- * no wider than the terminal, or it couldn't be taken away.
+ * Shows on a terminal what is being waited for, in a line without an end; no
+ * wider than the terminal, or it couldn't be taken away.  Where there isn't
+ * room for all of it, it begins with what matters.
  */
 static void
 show_progress(const char *what)
@@ -707,10 +708,13 @@ show_progress(const char *what)
 
 	if (!errors_terminal)
 		return;
-	snprintf(line, sizeof line, "tunnel: waiting for %.150s", what);
 	if (columns < 10 || columns > (int)sizeof line)
 		columns = 80;
-	line[columns - 3] = '\0';
+	columns -= 3;		/* the cursor, and ^C */
+	size = snprintf(line, sizeof line, "tunnel: waiting for %.150s", what);
+	if (size > columns)
+		copy_text(line, sizeof line, what);
+	line[columns] = '\0';
 	if (progress_columns > 0 && strcmp(line, shown) == 0)
 		return;
 	clear_progress();
@@ -4955,7 +4959,7 @@ static const struct {
 	    "Cloudflare's edge has no connection" },
 	[MISSING_NAME] = { "the name in the DNS",
 	    "the tunnel's name is not in the DNS yet" },
-	[MISSING_SERVER] = { "a server on ", "the tunnel works" },
+	[MISSING_SERVER] = { "a server on ", "cloudflared is ready" },
 };
 
 /* What the other tunnel, which has our record, lacks for its URL to be ours. */
@@ -5020,7 +5024,7 @@ show_waiting(struct tunnel *t)
 	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
 	    missing == MISSING_SERVER ? t->origin->name : "",
 	    t->options->command != NULL && !t->delivered ?
-	    ", for the command to start" : "");
+	    ", to run the command" : "");
 	show_progress(what);
 }
 
@@ -6329,43 +6333,23 @@ tell_unknown(const char *name, int error)
 	    strerror(error));
 }
 
-/* Whether a tunnel was named, or all are listed. */
-enum asked { FOR_THIS, FOR_ALL };
-
-/* Lists one tunnel.  Returns false if it doesn't run or can't be told. */
-static bool
-list_one(const struct options *options, int directory,
-    const struct origin *origin, enum asked asked)
+/* Says why a tunnel isn't listed, and what ended the last one. */
+static void
+tell_unlisted(const struct origin *origin, const struct look *look)
 {
-	struct look look;
-	char text[1024];
+	const struct record *record = &look->record;
 
-	look_at(directory, origin->name, &look);
-	if (look.kind == LOOK_UNKNOWN) {
-		tell_unknown(origin->name, look.error);
-		return false;
-	}
-	if (is_listed(&look)) {
-		format_result(options, &look.record, origin, text,
-		    sizeof text);
-		print(text);
-		return true;
-	}
-	if (asked == FOR_ALL)
-		return true;
-	if (is_held(&look))
+	if (is_held(look))
 		say("the tunnel of %s, process %ld, %s", origin->name,
-		    (long)look.holder,
-		    look.record.state == RECORD_STOPPING ? "is stopping" :
-		    "has no URL yet");
-	else if (look.record.error[0] == '\0')
+		    (long)look->holder, record->state == RECORD_STOPPING ?
+		    "is stopping" : "has no URL yet");
+	else if (record->error[0] == '\0')
 		say("no tunnel of %s runs", origin->name);
 	else
 		say("no tunnel of %s runs; the last one failed: %s%s%s",
-		    origin->name, look.record.error,
-		    look.record.log[0] != '\0' ? "; its log ended with: " :
-		    "", look.record.log);
-	return false;
+		    origin->name, record->error,
+		    record->log[0] != '\0' ? "; its log ended with: " : "",
+		    record->log);
 }
 
 /* What -l and -k look at: the origins that were named, or all records. */
@@ -6426,19 +6410,40 @@ next_origin(struct subjects *subjects, struct origin *origin)
 	}
 }
 
-/* -l: lists the tunnels of these origins, or all. */
+/*
+ * -l: lists the tunnels of these origins, or all.  Of all, what isn't listed
+ * is told at a terminal only.
+ */
 static NORETURN void
 list_tunnels(const struct options *options, char **operands)
 {
 	struct subjects subjects;
 	int directory = open_subjects(&subjects, operands);
-	enum asked asked = subjects.operands != NULL ? FOR_THIS : FOR_ALL;
+	bool named = subjects.operands != NULL;
 	struct origin origin;
+	struct look look;
+	char text[1024];
+	bool idle = true;
 	bool ok = true;
 
-	while (next_origin(&subjects, &origin))
-		if (!list_one(options, directory, &origin, asked))
+	while (next_origin(&subjects, &origin)) {
+		look_at(directory, origin.name, &look);
+		idle = idle && !is_held(&look);
+		if (is_listed(&look)) {
+			format_result(options, &look.record, &origin, text,
+			    sizeof text);
+			print(text);
+			continue;
+		}
+		if (look.kind == LOOK_UNKNOWN)
+			tell_unknown(origin.name, look.error);
+		else if (named || (is_held(&look) && errors_terminal))
+			tell_unlisted(&origin, &look);
+		if (named || look.kind == LOOK_UNKNOWN)
 			ok = false;
+	}
+	if (!named && idle && ok && errors_terminal)
+		say("no tunnel runs");
 	_exit(ok ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 

@@ -334,7 +334,11 @@ mended() {
 		kill localhost:3000|tunnel -k localhost:3000
 		stop|tunnel -k 8080
 		list|tunnel -l
+		down 3000|tunnel -k 3000
 		ls|tunnel -l
+		ps|tunnel -l
+		status|tunnel -l
+		up 3000|tunnel 3000
 		start 3000|tunnel 3000
 		run 3000|tunnel 3000
 		http 3000|tunnel 3000

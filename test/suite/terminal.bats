@@ -108,10 +108,44 @@ none_left_but_the_terminal() {
 	terminal send-keys C-c
 	await none_left_but_the_terminal
 	enter "clear; tunnel $port echo started"
-	await_screen 'waiting for the URL, for the command to start'
+	await_screen 'waiting for the URL, to run the command'
 	printf '%s\n' url register >&7
 	await_screen $'started\n'
 	refute_contains "$(screen)" waiting
+}
+
+@test "30 columns are enough for the progress line to say what is waited for" {
+	free_port
+	mkfifo "$FAKE_DIR/control"
+	exec 7<>"$FAKE_DIR/control"
+	TRYCLOUDFLARE_NS=127.0.0.1:$port FAKE_MODE=driven open_terminal 30
+	enter "tunnel -w $port true"
+	await_screen $'\nthe URL, to run the command'
+	echo url >&7
+	await_screen $'\nCloudflare\'s edge, to run t'
+	echo register >&7
+	await_screen $'\nthe name in the DNS, to run'
+	await_screen $'\n'"a server on localhost:$port"
+	serve -p "$port"
+	await_screen ' -> '
+	refute_contains "$(screen)" 'server on'
+}
+
+@test "-l says at a terminal that nothing runs, and what has no URL yet" {
+	hold_cloudflared
+	open_terminal 80
+	enter 'tunnel -l; echo status=$?'
+	await_screen $'\ntunnel: no tunnel runs\nstatus=0'
+	start_tunnel 8080
+	await_text "$FAKE_DIR/held" held
+	enter 'clear; tunnel -l; echo status=$?'
+	await_screen 'tunnel: the tunnel of localhost:8080, process '"$pid"$', has no URL yet\nstatus=0'
+	touch "$FAKE_DIR/go"
+	await_url
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'clear; tunnel -l >list; echo lines=$(wc -l <list)'
+	await_screen lines=1
+	refute_contains "$(screen)" tunnel:
 }
 
 @test "-i in the background doesn't take the terminal's silence for its end, and hears it once it is continued in front" {
