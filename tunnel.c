@@ -791,6 +791,14 @@ refuse(const char *text, ...)
 	_exit(EXIT_USAGE);
 }
 
+/* Says what the system has refused, for which errno has the reason; exits. */
+static NORETURN void
+give_up(const char *what)
+{
+	say("cannot %s: %s", what, strerror(errno));
+	_exit(EXIT_FAILURE);
+}
+
 /* Prints a result to standard output; if it can't, says so and exits. */
 static void
 print(const char *text)
@@ -799,10 +807,8 @@ print(const char *text)
 	size_t size = strlen(text);
 
 	open_outlet(&output, STDOUT_FILENO);
-	if (put(&output, text, size, INT_MAX) < size) {
-		say("cannot write to standard output: %s", strerror(errno));
-		_exit(EXIT_FAILURE);
-	}
+	if (put(&output, text, size, INT_MAX) < size)
+		give_up("write to standard output");
 	close_outlet(&output);
 }
 
@@ -6230,10 +6236,8 @@ run_tunnel(struct tunnel *t)
 	t->directory = open_directory(TO_KEEP, name_severity(t));
 	if (t->directory == -1 && options->background)
 		_exit(EXIT_FAILURE);
-	if (!open_signals(t->caller)) {
-		say("cannot start: %s", strerror(errno));
-		_exit(EXIT_FAILURE);
-	}
+	if (!open_signals(t->caller))
+		give_up("start");
 	if (t->directory == -1)
 		begin(t);
 	else
@@ -6295,10 +6299,8 @@ run_in_background(struct tunnel *t)
 		block_all_signals();
 		child = fork();
 	}
-	if (child == -1) {
-		say("cannot go to the background: %s", strerror(errno));
-		_exit(EXIT_FAILURE);
-	}
+	if (child == -1)
+		give_up("go to the background");
 	if (child > 0) {
 		close(ends[1]);
 		unblock_signals();
@@ -6306,10 +6308,8 @@ run_in_background(struct tunnel *t)
 	}
 	/* the caller's locks and pipes are none of a long life's business */
 	restore_signals(&caller);
-	if (dup2(t->null, 3) == -1 || dup2(ends[1], 4) == -1) {
-		say("cannot go to the background: %s", strerror(errno));
-		_exit(EXIT_FAILURE);
-	}
+	if (dup2(t->null, 3) == -1 || dup2(ends[1], 4) == -1)
+		give_up("go to the background");
 	t->null = 3;
 	t->waiter = 4;
 	close_pipe(signal_pipe);
@@ -6358,14 +6358,6 @@ struct subjects {
 	DIR *records;		/* NULL: there are none */
 };
 
-/* Ends -l or -k, which can't do their work. */
-static NORETURN void
-refuse_directory(void)
-{
-	say("cannot read the directory of the records: %s", strerror(errno));
-	_exit(EXIT_FAILURE);
-}
-
 /* Opens the directory for -l and -k.  Returns -1 if there is none. */
 static int
 open_subjects(struct subjects *subjects, char **operands)
@@ -6380,7 +6372,7 @@ open_subjects(struct subjects *subjects, char **operands)
 		return directory;
 	subjects->records = fdopendir(directory);
 	if (subjects->records == NULL)
-		refuse_directory();
+		give_up("read the directory of the records");
 	return directory;
 }
 
@@ -6401,7 +6393,7 @@ next_origin(struct subjects *subjects, struct origin *origin)
 		entry = subjects->records == NULL ? NULL :
 		    readdir(subjects->records);
 		if (entry == NULL && errno != 0)
-			refuse_directory();
+			give_up("read the directory of the records");
 		if (entry == NULL)
 			return false;
 		if (parse_origin(entry->d_name, origin) == ORIGIN_RIGHT &&
@@ -6699,8 +6691,8 @@ main(int argc, char **argv)
 	take_options(&options, argc, argv);
 	take_operands(&options, argv + optind, &origin);
 	if (t->null == -1) {
-		say("cannot open /dev/null: %s", strerror(null_error));
-		return EXIT_FAILURE;
+		errno = null_error;
+		give_up("open /dev/null");
 	}
 	if (options.list)
 		list_tunnels(&options, argv + optind);
