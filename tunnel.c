@@ -4006,6 +4006,9 @@ struct tunnel {
 
 static int signal_pipe[2] = { -1, -1 };
 
+/* What stops us, until a SIGCONT makes it 0: see stop_ourselves. */
+static volatile sig_atomic_t stop_signal;
+
 enum { LAST_SIGNAL = 64 };
 
 /* How the caller had set us up, which a command gets back. */
@@ -4041,6 +4044,8 @@ on_signal(int number)
 	while (write(signal_pipe[1], &byte, 1) == -1 && errno == EINTR)
 		continue;
 	errno = error;
+	if (number == SIGCONT)
+		stop_signal = 0;
 }
 
 /* Sets what a signal does; a handler isn't interrupted by another one. */
@@ -5821,6 +5826,21 @@ suspend_ourselves(struct tunnel *t)
 	collect_signals(&t->signals);
 }
 
+/*
+ * Stops us by SIGSTOP, which no SIGCONT before it takes back: so one that
+ * comes between the last look for it and the stop makes that a signal 0.
+ */
+static void
+stop_ourselves(struct signals *signals)
+{
+	pid_t pid = getpid();
+
+	stop_signal = SIGSTOP;
+	collect_signals(signals);
+	if (!has_signal(signals, SIGCONT))
+		kill(pid, stop_signal);
+}
+
 /* Says whether there is a terminal that Ctrl-Z could be typed at. */
 static bool
 has_terminal(void)
@@ -5851,11 +5871,8 @@ suspend(struct tunnel *t, enum suspender suspender)
 	suspend_ourselves(t);
 	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
 	    !has_terminal()) {
-		/* SIGSTOP can't be taken back by a SIGCONT on its way */
-		poll(&wait, 1, 10);
-		collect_signals(signals);
-		if (!has_signal(signals, SIGCONT))
-			kill(getpid(), SIGSTOP);
+		poll(&wait, 1, 10);	/* one may be on its way */
+		stop_ourselves(signals);
 	}
 	/* the command is continued when SIGCONT has its turn, if it came */
 	if (t->cloudflared.pid != 0)

@@ -99,6 +99,28 @@ suspend_and_resume() {
 	done
 }
 
+@test "CONT between the last look for it and the stop lets it run" {
+	local round traced
+	need setsid
+	# It makes each look long.
+	trace_with read:delay_exit=40000
+	start_program setsid "${traced[@]}" "$TUNNEL" -n 8080
+	await_url
+	await_cloudflared 1
+	mkfifo "$TMPDIR/nothing"
+	exec 7<>"$TMPDIR/nothing"
+	for round in {0..19}; do
+		kill -s TSTP "$pid"
+		read -r -t "0.$((100 + round * 8))" <&7 || :
+		kill -s CONT "$pid"
+		# What went wrong stays wrong.
+		read -r -t 0.3 <&7 || :
+		await -t 20 ! any_stopped "$pid" "$cloudflared"
+	done
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "TSTP, CONT, TSTP: the last word is to stop, and CONT still resumes it" {
 	local round
 	open_tunnel 8080
