@@ -398,6 +398,13 @@ field() {
 	done
 }
 
+@test "it has none of the descriptors that the caller left open" {
+	# shellcheck disable=SC2016 # it is for the other shell
+	start_program sh -c 'exec "$0" 8080 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' "$TUNNEL"
+	await_cloudflared 1
+	assert_equal "$(cloudflared_descriptors "$cloudflared" | grep -c .)" 3
+}
+
 @test "it has default signal actions and an empty signal mask" {
 	local signal
 	[ -r /proc/self/status ] || skip 'no /proc here'
