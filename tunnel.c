@@ -88,7 +88,7 @@ enum {	/* bytes, with the NUL that ends a string */
 	PATH_SIZE = 4096,
 	MESSAGE_SIZE = PATH_SIZE + 1024,
 	REASON_SIZE = 1024,		/* why a tunnel ended, in its record */
-	TIME_SIZE = 24,			/* 2026-11-21T01:58:36Z */
+	TIME_SIZE = 28,			/* 2026-11-21T01:58:36Z */
 	RECORD_SIZE = 4096
 };
 
@@ -273,8 +273,9 @@ format_time(char text[TIME_SIZE], time_t when)
 		}
 	}
 	snprintf(text, TIME_SIZE, "%04u-%02u-%02uT%02u:%02u:%02uZ",
-	    year % 10000, month % 100, (days + 1) % 100, seconds / 3600 % 24,
-	    seconds / 60 % 60, seconds % 60);
+	    (unsigned short)year, (unsigned char)month,
+	    (unsigned char)(days + 1), seconds / 3600, seconds / 60 % 60,
+	    seconds % 60);
 }
 
 /* Sleeps, unless a signal is handled. */
@@ -1105,9 +1106,9 @@ static const struct mistake {
 } mistakes[] = {
 	{ "stop", "-k" },	{ "kill", "-k" },	{ "all", "-a" },
 	{ "down", "-k" },	{ "list", "-l" },	{ "ls", "-l" },
-	{ "ps", "-l" },		{ "status", "-l" },	{ "start", "" },
-	{ "up", "" },		{ "run", "" },		{ "http", "" },
-	{ "help", "-h" },	{ "version", "-V" },
+	{ "status", "-l" },	{ "start", "" },	{ "up", "" },
+	{ "run", "" },		{ "http", "" },		{ "help", "-h" },
+	{ "version", "-V" },
 	{ "-p", ":" },		{ "-d", "-b" },		{ "--port", ":" },
 	{ "--url", ":" },	{ "--quiet", "" },	{ "--all", "-ka" },
 	{ "--background", "-b" },			{ "--daemon", "-b" },
@@ -1138,6 +1139,80 @@ find_mistake(const char *typed, const char **value)
 			return &mistakes[i];
 	}
 	return NULL;
+}
+
+static const char option_letters[] = ":abc:g:hijklnrt:vVw";
+
+/* The flags that letters set. */
+static const struct flag {
+	char letter;
+	unsigned char offset;
+} flag_letters[] = {
+	{ 'a', offsetof(struct options, all) },
+	{ 'b', offsetof(struct options, background) },
+	{ 'i', offsetof(struct options, input) },
+	{ 'j', offsetof(struct options, json) },
+	{ 'k', offsetof(struct options, kill) },
+	{ 'l', offsetof(struct options, list) },
+	{ 'n', offsetof(struct options, now) },
+	{ 'r', offsetof(struct options, restart) },
+	{ 'v', offsetof(struct options, verbose) },
+	{ 'w', offsetof(struct options, wait) },
+};
+
+/* Notes that an option was given. */
+static void
+note_letter(struct options *options, int letter)
+{
+	size_t count = strlen(options->letters);
+
+	for (size_t i = 0; i < COUNT(flag_letters); i++)
+		if (flag_letters[i].letter == letter)
+			*(bool *)((char *)options + flag_letters[i].offset) =
+			    true;
+	if (strchr(options->letters, letter) == NULL)
+		options->letters[count] = (char)letter;
+}
+
+/* What goes together: the letters that each way to use tunnel takes. */
+enum use { USE_KILL, USE_LIST, USE_COMMAND, USE_BACKGROUND, USE_ALONE };
+
+static const struct {
+	const char *name;
+	const char *letters;
+} uses[] = {
+	[USE_KILL] = { "-k", "ka" },
+	[USE_LIST] = { "-l", "lj" },
+	[USE_COMMAND] = { "a command", "cgnrtvw" },
+	[USE_BACKGROUND] = { "-b", "bcgjnrtvw" },
+	[USE_ALONE] = { "an origin alone", "cgijnrtvw" },
+};
+
+static enum use
+choose_use(const struct options *options)
+{
+	if (options->kill)
+		return USE_KILL;
+	if (options->list)
+		return USE_LIST;
+	if (options->command != NULL)
+		return USE_COMMAND;
+	return options->background ? USE_BACKGROUND : USE_ALONE;
+}
+
+static void
+check_combination(const struct options *options)
+{
+	enum use use = choose_use(options);
+
+	if (options->all && !options->kill)
+		refuse("-a goes only with -k");
+	if (options->now && options->wait)
+		refuse("-n and -w exclude each other");
+	for (const char *letter = options->letters; *letter != '\0'; letter++)
+		if (strchr(uses[use].letters, *letter) == NULL)
+			refuse("-%c doesn't go with %s", *letter,
+			    uses[use].name);
 }
 
 static bool
@@ -1191,29 +1266,28 @@ add_word(char line[MESSAGE_SIZE], const char *word)
 	add_text(line, MESSAGE_SIZE, plain ? "" : "'");
 }
 
-/* Says whether the argument behind these letters is theirs: -t, -vt. */
-static bool
-takes_argument(const char *letters)
-{
-	const char *last = strpbrk(letters, "cgt");
-
-	return last != NULL && last[1] == '\0' && letters[1] != '-';
-}
-
 /*
- * Adds an option to a command line, with its argument, which may be attached.
- * Returns where the arguments go on.
+ * Adds an option to a command line, with its argument, which may be attached,
+ * and notes its letters.  Returns where the arguments go on.
  */
 static char **
-add_option(char line[MESSAGE_SIZE], const char *option, const char *attached,
-    char **next)
+add_option(struct options *mended, char line[MESSAGE_SIZE],
+    const char *option, const char *attached, char **next)
 {
+	const char *letter = option + 1;
+
 	add_word(line, option);
-	if (!takes_argument(option))
-		return next;
-	if (attached[0] == '\0' && *next == NULL)
-		refuse("an argument is missing after %s", next[-1]);
-	add_word(line, attached[0] != '\0' ? attached : *next++);
+	for (; *letter != '\0' && strchr(option_letters, *letter) != NULL;
+	    letter++) {
+		note_letter(mended, *letter);
+		if (strchr("cgt", *letter) == NULL)
+			continue;
+		if (letter[1] != '\0')
+			break;		/* -t5 */
+		if (attached[0] == '\0' && *next == NULL)
+			refuse("an argument is missing after %s", next[-1]);
+		add_word(line, attached[0] != '\0' ? attached : *next++);
+	}
 	return next;
 }
 
@@ -1229,46 +1303,61 @@ add_origin(char line[MESSAGE_SIZE], const char *word)
 	add_word(line, word);
 }
 
+/* Tells what is wrong with a command line that was put in order. */
+static void
+check_mended(const struct options *mended, const char *origins)
+{
+	check_combination(mended);
+	if (mended->all && origins[0] != '\0')
+		refuse("-ka takes no origin:%s", origins);
+}
+
 /*
  * Puts a mistaken command line in order: options, by our letters; origins;
  * the command, which begins with the first word behind the origin that is
- * none, nor an option.
+ * none, nor an option.  What is still wrong then is told instead, and exits.
  */
 static void
-mend(const struct options *options, char line[MESSAGE_SIZE])
+mend(char **next, char line[MESSAGE_SIZE])
 {
-	bool command = !options->kill && !options->list;
-	char **next = options->typed;
 	char origins[MESSAGE_SIZE] = "";
-	bool alone = false;		/* -l, -ka, -h: without an origin */
+	struct options mended;
+	bool help;
 
+	memset(&mended, 0, sizeof mended);
 	copy_text(line, MESSAGE_SIZE, "tunnel");
 	while (*next != NULL) {
 		const char *word = *next;
 		const char *value = "";
 		const struct mistake *mistake = find_mistake(word, &value);
 		bool option = word[0] == '-' && strcmp(word, "--") != 0;
+		bool other = !option && !is_origin(word);
 
-		if (command && origins[0] != '\0' && !option &&
-		    !is_origin(word))
+		if (other && origins[0] != '\0' && !mended.kill &&
+		    !mended.list)
 			break;
 		next++;
-		if (mistake != NULL)
+		if (mistake != NULL) {
 			word = mistake->option;
-		if (strcmp(word, ":") == 0 && value[0] == '\0' && *next != NULL)
-			value = *next++;
-		if (word[0] == '-' && (option || mistake != NULL)) {
-			next = add_option(line, word, value, next);
-			alone = alone || strpbrk(word, "ahlV") != NULL;
-			if (takes_argument(word))
-				continue;
+			option = word[0] == '-';
 		}
-		if (mistake == NULL && word[0] != '-')
+		if (option)
+			next = add_option(&mended, line, word, value, next);
+		else if (mistake == NULL && word[0] != '-')
 			add_origin(origins, word);
-		else if (origins[0] == '\0' && is_origin(value))
-			add_word(origins, value);
+		if (word[0] == ':' && value[0] == '\0' && *next != NULL)
+			value = *next++;
+		/* --port=3000, --stop=3000 */
+		if (strpbrk(word, "k:") != NULL && value[0] != '\0' &&
+		    origins[0] == '\0')
+			add_origin(origins, value);
 	}
-	if (origins[0] == '\0' && !alone)
+	if (*next != NULL)
+		mended.command = next;
+	help = strpbrk(mended.letters, "hV") != NULL;
+	if (!help)
+		check_mended(&mended, origins);
+	if (origins[0] == '\0' && !mended.all && !mended.list && !help)
 		add_word(origins, "8080");
 	add_text(line, MESSAGE_SIZE, origins);
 	for (; *next != NULL; next++)
@@ -1285,7 +1374,7 @@ refuse_mistake(const struct options *options, const char *what,
 
 	if (find_mistake(typed, &value) == NULL)
 		return;
-	mend(options, line);
+	mend(options->typed, line);
 	refuse("%s: %s: type %s", what, typed, line);
 }
 
@@ -1345,30 +1434,10 @@ take_seconds(int letter, const char *text)
 	return ms;
 }
 
-/* The flags that letters set. */
-static const struct flag {
-	char letter;
-	unsigned char offset;
-} flag_letters[] = {
-	{ 'a', offsetof(struct options, all) },
-	{ 'b', offsetof(struct options, background) },
-	{ 'i', offsetof(struct options, input) },
-	{ 'j', offsetof(struct options, json) },
-	{ 'k', offsetof(struct options, kill) },
-	{ 'l', offsetof(struct options, list) },
-	{ 'n', offsetof(struct options, now) },
-	{ 'r', offsetof(struct options, restart) },
-	{ 'v', offsetof(struct options, verbose) },
-	{ 'w', offsetof(struct options, wait) },
-};
-
 static void
 take_option(struct options *options, int letter)
 {
-	for (size_t i = 0; i < COUNT(flag_letters); i++)
-		if (flag_letters[i].letter == letter)
-			*(bool *)((char *)options + flag_letters[i].offset) =
-			    true;
+	note_letter(options, letter);
 	switch (letter) {
 	case 'c':
 		options->program = optarg;
@@ -1408,8 +1477,6 @@ take_long_option(struct options *options, const char *typed)
 static void
 take_options(struct options *options, int argc, char **argv)
 {
-	size_t count = 0;
-
 	options->typed = argv + 1;
 	opterr = 0;
 	while (optind < argc && is_option(argv[optind])) {
@@ -1419,61 +1486,18 @@ take_options(struct options *options, int argc, char **argv)
 
 		if (starts_with(typed, "--") && typed[2] != '\0')
 			take_long_option(options, typed);
-		letter = getopt(argc, argv, ":abc:g:hijklnrt:vVw");
+		letter = getopt(argc, argv, option_letters);
 		if (letter == -1)
 			return;		/* "--" */
 		option[1] = (char)optopt;
 		if (letter == ':')
 			refuse("an argument is missing after %s", option);
-		if (letter == '?' && typed[1] == option[1])
+		if (letter == '?') {
 			refuse_mistake(options, "unknown option", typed);
-		if (letter == '?')
 			refuse("unknown option: %s", option);
+		}
 		take_option(options, letter);
-		if (strchr(options->letters, letter) == NULL)
-			options->letters[count++] = (char)letter;
 	}
-}
-
-/* What goes together: the letters that each way to use tunnel takes. */
-enum use { USE_KILL, USE_LIST, USE_COMMAND, USE_BACKGROUND, USE_ALONE };
-
-static const struct {
-	const char *name;
-	const char *letters;
-} uses[] = {
-	[USE_KILL] = { "-k", "ka" },
-	[USE_LIST] = { "-l", "lj" },
-	[USE_COMMAND] = { "a command", "cgnrtvw" },
-	[USE_BACKGROUND] = { "-b", "bcgjnrtvw" },
-	[USE_ALONE] = { "an origin alone", "cgijnrtvw" },
-};
-
-static enum use
-choose_use(const struct options *options)
-{
-	if (options->kill)
-		return USE_KILL;
-	if (options->list)
-		return USE_LIST;
-	if (options->command != NULL)
-		return USE_COMMAND;
-	return options->background ? USE_BACKGROUND : USE_ALONE;
-}
-
-static void
-check_combination(const struct options *options)
-{
-	enum use use = choose_use(options);
-
-	if (options->all && !options->kill)
-		refuse("-a goes only with -k");
-	if (options->now && options->wait)
-		refuse("-n and -w exclude each other");
-	for (const char *letter = options->letters; *letter != '\0'; letter++)
-		if (strchr(uses[use].letters, *letter) == NULL)
-			refuse("-%c doesn't go with %s", *letter,
-			    uses[use].name);
 }
 
 /* Tells where an option belongs that was found behind the origin. */
@@ -1482,7 +1506,7 @@ refuse_order(const struct options *options)
 {
 	char line[MESSAGE_SIZE];
 
-	mend(options, line);
+	mend(options->typed, line);
 	refuse("options go before the origin: type %s", line);
 }
 
@@ -1673,6 +1697,49 @@ read_level(const char *line, enum level *level)
 	return message + 4;
 }
 
+/* Lines about a visitor's request: the fault is the origin's, not ours. */
+static const char origin_signs[] =
+    "originService|the origin service|ingressRule|dest=|\"dest\":";
+
+/*
+ * Looks whether a sign, in which a star stands for anything and which has at
+ * most 63 characters, is in a line.
+ */
+static bool
+matches_sign(const char *line, const char *sign)
+{
+	char part[64];
+
+	while (line != NULL) {
+		size_t length = strcspn(sign, "*");
+
+		copy_part(part, sizeof part, sign, length);
+		line = find(line, part);
+		if (line == NULL || sign[length] == '\0')
+			return line != NULL;
+		line += length;
+		sign += length + 1;
+	}
+	return false;
+}
+
+/* The same of signs between bars. */
+static bool
+has_sign(const char *line, const char *signs)
+{
+	char sign[64];
+
+	while (*signs != '\0') {
+		size_t length = strcspn(signs, "|");
+
+		copy_part(sign, sizeof sign, signs, length);
+		if (matches_sign(line, sign))
+			return true;
+		signs += signs[length] == '|' ? length + 1 : length;
+	}
+	return false;
+}
+
 /* What a line tells of the connection to Cloudflare's edge. */
 enum edge_event {
 	EVENT_NONE,		/* nothing */
@@ -1719,7 +1786,10 @@ read_edge(const char *line)
 
 	if (level == LEVEL_DEBUG)
 		return EVENT_NONE;
-	if (is_old_registration(message) || find(line, registered) != NULL)
+	/* it may be behind what has no newline, but not in a request */
+	if (find(line, registered) != NULL && !has_sign(line, origin_signs))
+		return EVENT_REGISTERED;
+	if (is_old_registration(message))
 		return EVENT_REGISTERED;
 	for (size_t i = 0; i < COUNT(edge_messages); i++) {
 		if (!starts_with(message, edge_messages[i].message))
@@ -1735,8 +1805,7 @@ read_edge(const char *line)
 
 /*
  * Why cloudflared failed, by its signs in one line of the log; the first row
- * that fits counts.  Signs stand between bars, each of at most 63 characters,
- * and a star in one for anything.
+ * that fits counts.
  */
 static const char wrong_build[] = "it may be a build for another processor "
     "or libc: get the one for this machine (see uname -m)";
@@ -1809,45 +1878,6 @@ static const struct hint {
 	    "Error unmarshaling", false, true },
 };
 
-/* Lines about a visitor's request: the fault is the origin's, not ours. */
-static const char origin_signs[] =
-    "originService|the origin service|ingressRule|dest=";
-
-/* Looks whether a sign, in which a star stands for anything, is in a line. */
-static bool
-matches_sign(const char *line, const char *sign)
-{
-	char part[64];
-
-	while (line != NULL) {
-		size_t length = strcspn(sign, "*");
-
-		copy_part(part, sizeof part, sign, length);
-		line = find(line, part);
-		if (line == NULL || sign[length] == '\0')
-			return line != NULL;
-		line += length;
-		sign += length + 1;
-	}
-	return false;
-}
-
-static bool
-has_sign(const char *line, const char *signs)
-{
-	char sign[64];
-
-	while (*signs != '\0') {
-		size_t length = strcspn(signs, "|");
-
-		copy_part(sign, sizeof sign, signs, length);
-		if (matches_sign(line, sign))
-			return true;
-		signs += signs[length] == '|' ? length + 1 : length;
-	}
-	return false;
-}
-
 /* What one line tells about a failure, or NULL. */
 static const struct hint *
 read_hint(const char *line)
@@ -1875,9 +1905,11 @@ choose_hint(const char *log)
 
 	for (const char *line = log; *line != '\0'; line = next_line(line)) {
 		const struct hint *hint = read_hint(line);
+		enum level level;
+		const char *message = read_level(line, &level);
 
 		/* what comes of being told to end is no reason for that */
-		if (find(line, "Initiating graceful shutdown") != NULL)
+		if (starts_with(message, "Initiating graceful shutdown"))
 			break;
 		if (read_edge(line) == EVENT_REGISTERED)
 			chosen = NULL;
@@ -2246,9 +2278,10 @@ names_configure(struct names *names)
 		return;
 	if (strcmp(setting, "none") == 0)
 		names->off = true;
-	else if (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
+	else if (!parse_ip(setting, DNS_PORT, &names->named) &&
+	    (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
 	    (!find_address(&server, AF_INET, &names->named) &&
-	    !find_address(&server, AF_INET6, &names->named)))
+	    !find_address(&server, AF_INET6, &names->named))))
 		refuse("TRYCLOUDFLARE_NS is none or address[:port]: %s",
 		    setting);
 }
@@ -2485,14 +2518,16 @@ take_answer(struct names *names, struct server *server, bool yes,
 		take_silence(names, server);
 }
 
-/* The resolver can't help: ask the next, if there is one left. */
+/*
+ * That is no answer.  If a resolver can't help the next is asked, if there is
+ * one left; else the question is asked again in its time, from a new port.
+ */
 static void
 take_failure(struct names *names, struct server *server)
 {
+	close_fd(&server->fd);
 	if (asks_resolver(server) && server->tries < names->resolver_count)
 		send_question(names, server);
-	else
-		take_silence(names, server);
 }
 
 /* Reads what has come for one server. */
@@ -2673,7 +2708,8 @@ enum record_state {
 	RECORD_STARTING,
 	RECORD_UP,
 	RECORD_LOST,		/* up, but the edge has no connection */
-	RECORD_STOPPING
+	RECORD_STOPPING,
+	RECORD_STATES		/* no state of this version */
 };
 
 static const char *const record_states[] = {
@@ -2762,7 +2798,7 @@ parse_state(const char *name)
 	for (size_t i = 0; i < COUNT(record_states); i++)
 		if (strcmp(name, record_states[i]) == 0)
 			return (enum record_state)i;
-	return RECORD_OVER;
+	return RECORD_STATES;
 }
 
 /* Takes one line of a record.  A key that isn't known is passed over. */
@@ -2795,7 +2831,8 @@ is_sound(struct record *record)
 {
 	struct origin origin;
 
-	if (record->pid < 1 || record->pid > INT_MAX)
+	if (record->pid < 1 || record->pid > INT_MAX ||
+	    record->state == RECORD_STATES)
 		return false;
 	if (!is_process_or_none(record->group) ||
 	    !is_process_or_none(record->command))
@@ -3126,39 +3163,35 @@ static const char *const loud_levels[] = {
 	"info", "debug", "trace",
 };
 
-/* Writes a path, in which a leading ~ is HOME.  Returns false without one. */
+/*
+ * Writes a path of two parts, in which a leading ~ is HOME.  Returns false if
+ * it is too long, or without HOME.
+ */
 static bool
-expand_path(char path[PATH_SIZE], const char *directory, const char *name)
+expand_path(char path[PATH_SIZE], const char *first, const char *second)
 {
 	const char *home = getenv("HOME");
-	const char *slash = "/";
-	int size;
 
-	if (directory[0] != '~')
+	if (first[0] != '~')
 		home = "";
 	else if (is_empty(home))
 		return false;
 	else
-		directory++;
-	if (name[0] == '\0' || directory[0] == '\0' ||
-	    directory[strlen(directory) - 1] == '/')
-		slash = "";
-	size = snprintf(path, PATH_SIZE, "%s%s%s%s", home, directory, slash,
-	    name);
-	return size < PATH_SIZE;
+		first++;
+	return snprintf(path, PATH_SIZE, "%s%s%s", home, first, second) <
+	    PATH_SIZE;
 }
 
 /* What a place has; the later the better. */
 enum found { FOUND_NOT, FOUND_UNUSABLE, FOUND };
 
-/* Looks for a program in one directory. */
+/* Looks whether a path is that of a program. */
 static enum found
-look_in(const char *directory, const char *name, char path[PATH_SIZE])
+look_for_program(const char *path)
 {
 	struct stat file;
 
-	if (!expand_path(path, directory, name) ||
-	    stat(path, &file) == -1 || S_ISDIR(file.st_mode))
+	if (stat(path, &file) == -1 || S_ISDIR(file.st_mode))
 		return FOUND_NOT;
 	if (!S_ISREG(file.st_mode) || access(path, X_OK) == -1)
 		return FOUND_UNUSABLE;
@@ -3174,21 +3207,16 @@ look_along_path(const char *name, char path[PATH_SIZE])
 {
 	const char *directories = getenv("PATH");
 	char candidate[PATH_SIZE];
-	char directory[PATH_SIZE];
 	enum found best = FOUND_NOT;
 
 	while (directories != NULL && best != FOUND) {
 		int length = (int)strcspn(directories, ":");
 		enum found found = FOUND_NOT;
 
-		/* in PATH, "" is the current directory and ~ only a name */
-		if (length < PATH_SIZE - 2) {
-			const char *prefix = directories[0] == '~' ? "./" : "";
-
-			snprintf(directory, sizeof directory, "%s%.*s",
-			    prefix, length, directories);
-			found = look_in(directory, name, candidate);
-		}
+		/* "" is the current directory, and ~ only a name */
+		if (snprintf(candidate, PATH_SIZE, "%.*s%s%s", length,
+		    directories, length > 0 ? "/" : "", name) < PATH_SIZE)
+			found = look_for_program(candidate);
 		if (found > best) {
 			best = found;
 			memcpy(path, candidate, PATH_SIZE);
@@ -3345,7 +3373,7 @@ find_own_directory(const char *self, char path[PATH_SIZE])
 	find_executable(self, path, PATH_SIZE);
 	if (strchr(path, '/') == NULL)
 		return false;
-	strrchr(path, '/')[1] = '\0';
+	strrchr(path, '/')[0] = '\0';
 	return true;
 }
 
@@ -3356,9 +3384,10 @@ look_there_too(enum found best, const char *directory, char path[PATH_SIZE])
 	char candidate[PATH_SIZE];
 	enum found found;
 
-	if (best == FOUND)
+	if (best == FOUND ||
+	    !expand_path(candidate, directory, "/cloudflared"))
 		return best;
-	found = look_in(directory, "cloudflared", candidate);
+	found = look_for_program(candidate);
 	if (found <= best)
 		return best;
 	memcpy(path, candidate, PATH_SIZE);
@@ -3603,7 +3632,8 @@ struct log {
 	size_t length;
 	size_t shown;		/* -v has shown what is before */
 	size_t scanned;		/* whole lines before it have been read */
-	bool cut;		/* the line there has lost its beginning */
+	bool cut;		/* the line there has lost its beginning, */
+	enum level level;	/* which said this */
 	bool trimmed;		/* so has the first line of text */
 	unsigned flood;		/* reads in a row that were full */
 	unsigned long lost;	/* lines that -v could not show */
@@ -3618,6 +3648,7 @@ log_open(struct log *log, int fd)
 	log->shown = 0;
 	log->scanned = 0;
 	log->cut = false;
+	log->level = LEVEL_NONE;
 	log->trimmed = false;
 	log->flood = 0;
 	log->lost = 0;
@@ -3789,7 +3820,7 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * LOOK passed    claim [8] -         -         -         -         -
  * START passed   stop      late [2]  -         stop      stop      -
  * PAUSE passed   -         find URL  -         -         -         -
- * PROBE passed   -         probe     -         -         -         -
+ * PROBE passed   probe     probe     -         -         -         -
  * FALLBACK       judge     judge     -         -         -         -
  *  passed
  * LOST passed    -         -         say [3]   -         -         -
@@ -3834,7 +3865,8 @@ log_copy_last(const struct log *log, char *text, size_t size)
  * 4. answers of name servers;
  * 5. deadlines, in the order of enum timer: what is known by then counts
  *    before them (see on_late);
- * 6. if all that the URL waited for is there now, it is given out.
+ * 6. with -w the local server is looked for if nothing else is missing;
+ * 7. if all that the URL waited for is there now, it is given out.
  * Before cloudflared is reaped its log is read to the end, and a URL that is
  * ready then is still given out, unless -b or a command would be misled.
  * ====================================================================== */
@@ -3888,7 +3920,7 @@ static const unsigned char timer_states[TIMERS] = {
 	[TIMER_START] = IN(CLAIMING) | IN(STARTING) | IN(RENEWING) |
 	    IN(WAITING),
 	[TIMER_PAUSE] = IN(STARTING),
-	[TIMER_PROBE] = IN(STARTING),
+	[TIMER_PROBE] = IN(CLAIMING) | IN(STARTING),
 	[TIMER_FALLBACK] = IN(CLAIMING) | IN(STARTING),
 	[TIMER_RESTART] = IN(WAITING),
 	[TIMER_GRACE] = IN(RENEWING) | IN(STOPPING),
@@ -4426,7 +4458,6 @@ fail_program(struct tunnel *t, const char *path, int error,
 static void
 kill_children(struct tunnel *t)
 {
-	cancel_timer(t, TIMER_GRACE);	/* somebody may insist */
 	signal_cloudflared(t, SIGKILL);
 	if (t->state == STOPPING)
 		signal_command(t, SIGKILL);
@@ -4678,10 +4709,9 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 		names_open(&t->names);
 	if (t->delivered && t->options->start_ms > 0)
 		set_timer(t, TIMER_START, t->options->start_ms);
-	/* a command may be the server itself; -w has to know all the same */
-	if (t->options->wait || (!t->probed && t->options->command == NULL))
+	/* -w looks for the server last; a command may be the server itself */
+	if (!t->probed && !t->options->wait && t->options->command == NULL)
 		set_timer(t, TIMER_PROBE, 0);
-	t->probed = true;
 }
 
 /* How soon to start again: a limited rate needs patience. */
@@ -4881,32 +4911,33 @@ probe_origin(const struct origin *origin)
 	return found;
 }
 
-/* Looks for the local server; -w looks again. */
+/* Looks for the local server; -w looks again until it is there. */
 static void
 look_for_server(struct tunnel *t)
 {
-	bool wait = t->options->wait;
+	bool first = !t->probed;
 
-	t->listening = true;
+	t->probed = true;
+	t->listening = false;
 	switch (probe_origin(t->origin)) {
 	case PROBE_IMPOSSIBLE:
-		if (wait && !t->delivered)
+		t->listening = true;
+		if (first && t->options->wait)
 			say("warning: whether %s listens cannot be tested: "
 			    "it is a host name", t->origin->name);
 		break;
 	case PROBE_INTERRUPTED:
-		t->listening = false;
 		set_timer(t, TIMER_PROBE, 1);
 		break;
 	case PROBE_REFUSED:
-		t->listening = false;
-		if (wait)
+		if (t->options->wait)
 			set_timer(t, TIMER_PROBE, PROBE_AGAIN_MS);
 		else
 			say("warning: nothing is listening on %s yet",
 			    t->origin->name);
 		break;
 	case PROBE_LISTENS:
+		t->listening = true;
 		break;
 	}
 }
@@ -4948,6 +4979,7 @@ enum missing {
 	MISSING_READER,
 	MISSING_END,
 	MISSING_START,
+	MISSING_OTHER,
 	MISSING_URL,
 	MISSING_EDGE,
 	MISSING_NAME,
@@ -4965,6 +4997,7 @@ static const struct {
 	    "it is still stopping" },
 	[MISSING_START] = { "the next start of cloudflared",
 	    "cloudflared was to be started again" },
+	[MISSING_OTHER] = { "the URL", "it has no URL yet" },
 	[MISSING_URL] = { "the URL", "cloudflared gave no URL" },
 	[MISSING_EDGE] = { "Cloudflare's edge",
 	    "Cloudflare's edge has no connection" },
@@ -4982,7 +5015,7 @@ find_missing_of_other(const struct tunnel *t)
 	if (other->record.state == RECORD_STOPPING)
 		return MISSING_END;
 	if (!is_listed(other))
-		return MISSING_URL;
+		return MISSING_OTHER;
 	if (t->options->now)
 		return MISSING_NOTHING;
 	if (other->record.state != RECORD_UP)
@@ -5015,6 +5048,14 @@ find_missing(const struct tunnel *t)
 	return MISSING_NOTHING;
 }
 
+/* -w: looks for the server as soon as nothing else is missing. */
+static void
+await_server(struct tunnel *t)
+{
+	if (find_missing(t) == MISSING_SERVER && t->deadline[TIMER_PROBE] == 0)
+		look_for_server(t);
+}
+
 static bool
 is_ready(const struct tunnel *t)
 {
@@ -5030,7 +5071,8 @@ show_waiting(struct tunnel *t)
 
 	if (missing == MISSING_NOTHING)
 		missing = MISSING_READER;
-	if (!errors_terminal || t->options->verbose)
+	if (!errors_terminal || t->options->verbose || t->state == UP ||
+	    t->state == STOPPING)
 		return;
 	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
 	    missing == MISSING_SERVER ? t->origin->name : "",
@@ -5067,15 +5109,17 @@ static void
 show_url(struct tunnel *t)
 {
 	bool command = t->options->command != NULL;
-	char how[NAME_SIZE + 32] = "Ctrl-C to stop";
+	const char *how = "Ctrl-C to stop";
+	char stops[NAME_SIZE + 32];
 
+	snprintf(stops, sizeof stops, "tunnel -k %s stops it",
+	    short_name(t->origin));
 	if (t->delivered && command)
-		copy_text(how, sizeof how, "the tunnel's new URL");
+		how = "the tunnel's new URL";
 	else if (!errors_terminal)
 		return;
 	else if (t->waiter != -1 || !is_in_foreground(t))
-		snprintf(how, sizeof how, "tunnel -k %s stops it",
-		    short_name(t->origin));
+		how = stops;
 	if (command || !isatty(STDOUT_FILENO))
 		say("%s -> %s, %s", t->record.url, t->origin->url, how);
 	else if (!t->delivered)
@@ -5508,14 +5552,12 @@ publish(struct tunnel *t)
 
 /* Says whether the name still leads to the file: a cleaner may have come. */
 static bool
-is_same_file(int directory, const char *name, int fd)
+is_named(const struct stat *file, int directory, const char *name)
 {
-	struct stat here;
-	struct stat there;
+	struct stat named;
 
-	return fstat(fd, &here) == 0 &&
-	    fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+	return fstatat(directory, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    named.st_dev == file->st_dev && named.st_ino == file->st_ino;
 }
 
 enum claim { CLAIM_OURS, CLAIM_TAKEN, CLAIM_FAILED };
@@ -5536,7 +5578,7 @@ lock_record(struct tunnel *t, int fd)
 		errno = EMLINK;		/* it is somebody's, too */
 		return CLAIM_FAILED;
 	}
-	if (!is_same_file(t->directory, t->origin->name, fd))
+	if (!is_named(&file, t->directory, t->origin->name))
 		return CLAIM_TAKEN;	/* of a file that is gone: again */
 	if (ftruncate(fd, 0) == -1)
 		return CLAIM_FAILED;
@@ -5572,13 +5614,7 @@ static void
 share_other(struct tunnel *t)
 {
 	const struct record *record = &t->other.record;
-	enum probe probe = PROBE_LISTENS;
 
-	if (t->options->wait)
-		probe = probe_origin(t->origin);
-	if (probe == PROBE_INTERRUPTED)
-		return;			/* the signal comes first */
-	t->listening = probe != PROBE_REFUSED;
 	if (find_missing(t) == MISSING_NOTHING) {
 		if (t->printed == 0)
 			format_result(t->options, record, t->origin,
@@ -5637,16 +5673,13 @@ begin(struct tunnel *t)
 	if (status == 0 && options->command != NULL)
 		status = find_command(options->command[0], t->command_path,
 		    why);
-	if (status == 0 && t->waiter != -1 && chdir("/") == -1) {
-		snprintf(why, sizeof why, "cannot start: %s",
-		    strerror(errno));
-		status = EXIT_FAILURE;
-	}
-	if (status == 0) {
-		start_cloudflared(t);
-	} else {
+	if (status != 0) {
 		complain(t, why);
 		stop(t, STOP_FAULT, status, 0);
+	} else if (t->waiter != -1 && chdir("/") == -1) {
+		fail(t, "start", errno);
+	} else {
+		start_cloudflared(t);
 	}
 }
 
@@ -5711,12 +5744,15 @@ scan_edge(struct tunnel *t)
 	while (*line != '\0') {
 		bool whole = is_whole(line);
 
-		/* of what has lost its beginning nobody knows the level */
-		if (log->cut && find(line, registered) != NULL)
-			on_edge_event(t, EVENT_REGISTERED);
+		if (!log->cut)
+			read_level(line, &log->level);
 		/* of an object the level may come last */
-		else if (!log->cut && (whole || line[0] != '{'))
+		if (!log->cut && (whole || line[0] != '{'))
 			on_edge_event(t, read_edge(line));
+		/* what has lost its beginning has no message */
+		if (log->cut && log->level != LEVEL_DEBUG &&
+		    find(line, registered) != NULL)
+			on_edge_event(t, EVENT_REGISTERED);
 		line = next_line(line);
 		if (whole) {
 			log->scanned = (size_t)(line - log->text);
@@ -5864,14 +5900,13 @@ static void
 suspend(struct tunnel *t, enum suspender suspender)
 {
 	struct signals *signals = &t->signals;
-	struct pollfd wait = { signal_pipe[0], POLLIN, 0 };
 
 	clear_progress();
 	signal_cloudflared(t, SIGSTOP);
 	suspend_ourselves(t);
 	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
 	    !has_terminal()) {
-		poll(&wait, 1, 10);	/* one may be on its way */
+		sleep_ms(10);		/* one may be on its way */
 		stop_ourselves(signals);
 	}
 	/* the command is continued when SIGCONT has its turn, if it came */
@@ -6030,6 +6065,8 @@ on_late(struct tunnel *t)
 
 	if (t->state == CLAIMING)
 		on_look(t);
+	if (t->options->wait && !t->listening)
+		look_for_server(t);
 	missing = find_missing(t);
 	if (is_ready(t))
 		publish(t);
@@ -6140,10 +6177,8 @@ find_timeout(const struct tunnel *t)
 	}
 	if (next == 0)
 		return -1;
-	left = next - now_ms();
-	if (left < 0)
-		return 0;
-	return left < INT_MAX ? (int)left : INT_MAX;
+	left = next - now_ms();		/* a day at most */
+	return left > 0 ? (int)left : 0;
 }
 
 static void
@@ -6179,6 +6214,7 @@ take_events(struct tunnel *t)
 {
 	struct pollfd slots[SLOTS];
 
+	show_waiting(t);
 	fill_slots(t, slots);
 	if (poll(slots, SLOTS, find_timeout(t)) == -1 && errno != EINTR &&
 	    errno != EAGAIN) {
@@ -6200,10 +6236,9 @@ take_events(struct tunnel *t)
 		take_output(t, slots[SLOT_OUTPUT].revents);
 	take_answers(t, slots);
 	take_deadlines(t);
+	await_server(t);
 	if (is_ready(t))
 		publish(t);
-	if (t->state != UP && t->state != STOPPING)
-		show_waiting(t);
 }
 
 /* ======================================================================

@@ -116,6 +116,32 @@ start_each() {
 	assert_equal "$(said "$longest" yes)" 3
 }
 
+@test "what is no answer doesn't break a row of them" {
+	start_authority
+	answers one yes servfail yes refused 'yes tc' yes
+	start_tunnel 8080
+	await_url
+	[ "$(said one yes)" -ge 3 ]
+	[ "$(questions one | wc -l)" -le 7 ]
+}
+
+@test "a server that fails at first is asked again whether it has authority" {
+	local failure start
+	for failure in servfail refused 'yes tc'; do
+		LABEL=${failure/ /-}
+		start_authority
+		answers @ "$failure" yes
+		answers "$LABEL" no
+		start_tunnel -t 0 8080
+		await has_said "$LABEL" no 3
+		assert_unpublished "$out"
+		publish "$LABEL"
+		await_url
+		kill -s TERM "$pid"
+		assert_signal TERM
+	done
+}
+
 @test "a forged answer does not hide the right one behind it" {
 	start_authority
 	answers one 'yes wrong-id + yes wrong-name + yes elsewhere + garbage + empty + no'

@@ -369,6 +369,51 @@ long='long() {
 	END
 }
 
+@test "what a request quotes is no sign of anything, nor does it hide one" {
+	local before
+	serve
+	# The cause is behind it.
+	for before in 'DBG GET / headers="X: Initiating graceful shutdown"' \
+		'INF request note="Initiating graceful shutdown"'; do
+		scripted "echo https://a-b-c.trycloudflare.com >&2
+			registered
+			echo '$before' >&2
+			echo 'ERR lookup a.b: no such host' >&2
+			exit 1"
+		run_tunnel "$port"
+		assert_contains "$errors" 'the DNS'
+	done
+	# A visitor's request that failed, as JSON.
+	scripted "echo https://a-b-c.trycloudflare.com >&2
+		registered
+		echo '{\"dest\":\"https://a-b-c.trycloudflare.com/ws\",\"error\":\"dial tcp 127.0.0.1:8080: connect: connection refused\",\"level\":\"error\",\"message\":\"Request failed\"}' >&2
+		exit 1"
+	run_tunnel "$port"
+	refute_contains "$errors" 'Cloudflare'"'"'s service'
+}
+
+@test "a registration that a visitor's request quotes is none, however long its line is" {
+	local line lines=()
+	serve
+	lines=('ERR Request failed error="x" dest="https://a-b-c.trycloudflare.com/?q=Registered tunnel connection" event=0'
+		'{"dest":"https://a-b-c.trycloudflare.com/?q=Registered tunnel connection","level":"error","message":"Request failed"}'
+		"DBG GET / headers=\"$(printf '%020000d' 0) Registered tunnel connection\"")
+	for line in "${lines[@]}"; do
+		scripted "echo https://a-b-c.trycloudflare.com >&2
+			echo '$line' >&2
+			echo 'INF was that' >&2
+			next
+			echo settled >&2"
+		start_tunnel -v -t 0 "$port"
+		await_text "$err" 'was that'
+		next
+		await_text "$err" settled
+		assert_equal "$(<"$out")" ''
+		kill -s TERM "$pid"
+		await_exit
+	done
+}
+
 @test "an origin's 429, the table of pre-checks, DNS and IPv6 are not taken for something else" {
 	local cause line
 	while read -r cause line; do

@@ -494,7 +494,7 @@ added() {
 }
 
 @test "what is forged in the record of a tunnel that runs is not passed on" {
-	local key value
+	local key value words
 	start_tunnel 8080
 	await_url
 	local tunnel=$pid first=$url
@@ -520,11 +520,15 @@ added() {
 		pid 1
 	END
 	# Nor does one that is neither starting nor up hand out a URL.
-	for value in over flying ''; do
+	while IFS='|' read -r value words; do
 		edit_record state "$value"
 		assert_equal "state $value $ended" "state $value exit 1"
-		assert_contains "$errors" "process $tunnel, is stopping"
-	done
+		assert_contains "$errors" "process $tunnel, $words"
+	done <<-'END'
+		over|is stopping
+		flying|has no URL yet
+		|has no URL yet
+	END
 	cat "$TMPDIR/honest" >"$record"
 	run_tunnel -b 8080
 	assert_equal "$ended $output" "exit 0 $first"

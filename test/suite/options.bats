@@ -155,12 +155,10 @@ taken() {
 	done
 	refused 8080 --
 	assert_contains "$errors" command
-	for option in -l -k; do
-		refused $option 8080 -j
-		assert_contains "$errors" "options go before the origin: type tunnel $option -j 8080 ("
-		refused $option 8080 8081 -j
-		assert_contains "$errors" "options go before the origin: type tunnel $option -j 8080 8081 ("
-	done
+	refused -l 8080 -j
+	assert_contains "$errors" "options go before the origin: type tunnel -l -j 8080 ("
+	refused -l 8080 8081 -j
+	assert_contains "$errors" "options go before the origin: type tunnel -l -j 8080 8081 ("
 }
 
 # mended LINE ARGUMENT...: these arguments are refused, and that line is what to type.
@@ -336,7 +334,6 @@ mended() {
 		list|tunnel -l
 		down 3000|tunnel -k 3000
 		ls|tunnel -l
-		ps|tunnel -l
 		status|tunnel -l
 		up 3000|tunnel 3000
 		start 3000|tunnel 3000
@@ -385,6 +382,26 @@ mended() {
 	refute_contains "$errors" type
 	refused 3000 ''
 	assert_contains "$errors" 'command'
+}
+
+@test "no command line is advised that is refused in its turn: what is wrong with it is told" {
+	local arguments words
+	while IFS='|' read -r arguments words; do
+		# shellcheck disable=SC2086 # several words
+		refused $arguments
+		assert_contains "$arguments: $errors" ": $words ("
+	done <<-'END'
+		-k 3000 -a|-ka takes no origin: 3000
+		-k 3000 all|-ka takes no origin: 3000
+		-k 3000 -j|-j doesn't go with -k
+		stop 3000 -v|-v doesn't go with -k
+		-lj 3000 stop|-l doesn't go with -k
+		3000 -b npm start|-b doesn't go with a command
+		--no-wait --wait 3000|-n and -w exclude each other
+		--url http://localhost:3000/x|a path cannot be tunnelled, only a whole server: http://localhost:3000/x: type tunnel http://localhost:3000
+		--port 99999|the port must be a number from 1 to 65535: 99999
+		--wait=5 3000|unknown option: --wait=5: type tunnel -w 3000
+	END
 }
 
 @test "what is wrong with the origin behind a mistake is told in its own words" {

@@ -114,6 +114,20 @@ none_left_but_the_terminal() {
 	refute_contains "$(screen)" waiting
 }
 
+@test "the progress line is there before cloudflared says anything, with a command, too" {
+	local command
+	hold_cloudflared
+	for command in '' 'sleep 600'; do
+		rm -f "$FAKE_DIR/held"
+		open_terminal 80
+		enter "tunnel 8080 $command"
+		await_text "$FAKE_DIR/held" held
+		await_screen 'waiting for the URL'
+		terminal send-keys C-c
+		terminal kill-server
+	done
+}
+
 @test "30 columns are enough for the progress line to say what is waited for" {
 	free_port
 	mkfifo "$FAKE_DIR/control"
@@ -143,7 +157,7 @@ none_left_but_the_terminal() {
 	touch "$FAKE_DIR/go"
 	await_url
 	# shellcheck disable=SC2016 # it is for the other shell
-	enter 'clear; tunnel -l >list; echo lines=$(wc -l <list)'
+	enter 'clear; tunnel -l >$TMPDIR/list; echo lines=$(wc -l <$TMPDIR/list)'
 	await_screen lines=1
 	refute_contains "$(screen)" tunnel:
 }

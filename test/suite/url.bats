@@ -301,6 +301,26 @@ holds_back() {
 	assert_equal "$(grep '^tunnel: ' "$err")" ''
 }
 
+@test "-w: a server that has gone again by the time the tunnel works is waited for" {
+	serve
+	scripted 'echo https://a-b-c.trycloudflare.com >&2
+		next
+		registered
+		next
+		echo settled >&2'
+	start_tunnel -vw "$port"
+	await_text "$err" a-b-c
+	kill -s TERM "$server"
+	await gone "$server"
+	next
+	await_text "$err" 'Registered tunnel connection'
+	next
+	await_text "$err" settled
+	assert_equal "$(<"$out")" ''
+	serve -p "$port"
+	await_url
+}
+
 @test "-w out of time: the message names what was missing" {
 	local nobody somebody here
 	free_port
@@ -405,6 +425,13 @@ holds_back() {
 ]*${origin}[^
 ]*\$"
 	done
+	# Once, even if cloudflared is started twice; beside a tunnel that runs, too.
+	FAKE_MODE=udp-blocked FAKE_DELAY=0.2 start_tunnel -w "$origin"
+	await_url
+	assert_equal "$(grep -c 'cannot be tested' "$err")" 1
+	run_tunnel -bw "$origin"
+	assert_equal "$ended $output" "exit 0 $url"
+	assert_equal "$(grep -c 'cannot be tested' "$err")" 1
 }
 
 @test "signals while the server is looked for only put that off" {
