@@ -38,7 +38,8 @@ __wrap__exit(int status)
 int
 __wrap_kill(pid_t pid, int number)
 {
-	if (pid == getpid())
+	/* a stop is no end, and writing would put it off: SIGCONT may come */
+	if (pid == getpid() && number != SIGSTOP && number != SIGTSTP)
 		dump();
 	return __real_kill(pid, number);
 }
