@@ -105,6 +105,15 @@
 
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd -P)
 
+# What glibc, or musl, calls these errors: extended regular expressions.
+# shellcheck disable=SC2034 # for the tests
+{
+	EIO='(Input/output|I/O) error'
+	EMFILE='(Too many open files|No file descriptors available)'
+	ENAMETOOLONG='(File name|Filename) too long'
+	ENOMEM='(Cannot allocate memory|Out of memory)'
+}
+
 setup() {
 	common_setup
 }

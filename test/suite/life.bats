@@ -812,7 +812,7 @@ system_fails() {
 	start_traced "$1" "${@:3}"
 	assert_exit 1
 	assert_equal "$1: $(<"$out")" "$1: "
-	grep -qx "tunnel: $2" "$err" || fail "$1: expected: $2
+	grep -qxE "tunnel: $2" "$err" || fail "$1: expected: $2
 but got: $(cat "$err")"
 	await none_left_behind
 }
@@ -820,23 +820,23 @@ but got: $(cat "$err")"
 @test "what the system refuses is said in its words, and nothing is left" {
 	system_fails fork:error=EAGAIN \
 		'cannot start cloudflared: Resource temporarily unavailable' 8080
-	system_fails fork:error=ENOMEM 'cannot start cloudflared: Cannot allocate memory' 8080
+	system_fails fork:error=ENOMEM "cannot start cloudflared: $ENOMEM" 8080
 	system_fails '/^pipe2?$:error=ENFILE:when=1' \
 		'cannot start: Too many open files in system' 8080
 	system_fails '/^pipe2?$:error=EMFILE:when=2' \
-		'cannot start cloudflared: Too many open files' 8080
+		"cannot start cloudflared: $EMFILE" 8080
 	system_fails '/^pipe2?$:error=EMFILE:when=3' \
-		'cannot start cloudflared: Too many open files' 8080
+		"cannot start cloudflared: $EMFILE" 8080
 	system_fails fork:error=EAGAIN \
 		'cannot start cloudflared: Resource temporarily unavailable' 8080 true
 	system_fails fork:error=ENOMEM:when=2 \
-		'cannot start the command: Cannot allocate memory' 8080 true
+		"cannot start the command: $ENOMEM" 8080 true
 	system_fails '/^pipe2?$:error=ENFILE:when=4' \
 		'cannot start the command: Too many open files in system' 8080 true
 	system_fails '/^p?poll$:error=ENOMEM:when=1' \
-		'cannot wait for events: Cannot allocate memory' 8080
+		"cannot wait for events: $ENOMEM" 8080
 	system_fails fork:error=EAGAIN \
 		'cannot go to the background: Resource temporarily unavailable' -b 8080
 	system_fails socketpair:error=EMFILE \
-		'cannot go to the background: Too many open files' -b 8080
+		"cannot go to the background: $EMFILE" -b 8080
 }
