@@ -703,18 +703,17 @@ static void
 show_progress(const char *what)
 {
 	static char shown[200];
+	const char *lead = "tunnel: waiting for ";
 	char line[200];
 	int columns = count_columns(errors.fd);
 	int size;
 
-	if (!errors_terminal)
-		return;
 	if (columns < 10 || columns > (int)sizeof line)
 		columns = 80;
 	columns -= 3;		/* the cursor, and ^C */
-	size = snprintf(line, sizeof line, "tunnel: waiting for %.150s", what);
-	if (size > columns)
-		copy_text(line, sizeof line, what);
+	if (strlen(lead) + strlen(what) > (size_t)columns)
+		lead = "";
+	snprintf(line, sizeof line, "%s%.150s", lead, what);
 	line[columns] = '\0';
 	if (progress_columns > 0 && strcmp(line, shown) == 0)
 		return;
@@ -1106,9 +1105,8 @@ static const struct mistake {
 } mistakes[] = {
 	{ "stop", "-k" },	{ "kill", "-k" },	{ "all", "-a" },
 	{ "down", "-k" },	{ "list", "-l" },	{ "ls", "-l" },
-	{ "status", "-l" },	{ "start", "" },	{ "up", "" },
-	{ "run", "" },		{ "http", "" },		{ "help", "-h" },
-	{ "version", "-V" },
+	{ "status", "-l" },	{ "start", "" },	{ "run", "" },
+	{ "http", "" },		{ "help", "-h" },	{ "version", "-V" },
 	{ "-p", ":" },		{ "-d", "-b" },		{ "--port", ":" },
 	{ "--url", ":" },	{ "--quiet", "" },	{ "--all", "-ka" },
 	{ "--background", "-b" },			{ "--daemon", "-b" },
@@ -1303,15 +1301,6 @@ add_origin(char line[MESSAGE_SIZE], const char *word)
 	add_word(line, word);
 }
 
-/* Tells what is wrong with a command line that was put in order. */
-static void
-check_mended(const struct options *mended, const char *origins)
-{
-	check_combination(mended);
-	if (mended->all && origins[0] != '\0')
-		refuse("-ka takes no origin:%s", origins);
-}
-
 /*
  * Puts a mistaken command line in order: options, by our letters; origins;
  * the command, which begins with the first word behind the origin that is
@@ -1322,7 +1311,6 @@ mend(char **next, char line[MESSAGE_SIZE])
 {
 	char origins[MESSAGE_SIZE] = "";
 	struct options mended;
-	bool help;
 
 	memset(&mended, 0, sizeof mended);
 	copy_text(line, MESSAGE_SIZE, "tunnel");
@@ -1347,18 +1335,19 @@ mend(char **next, char line[MESSAGE_SIZE])
 			add_origin(origins, word);
 		if (word[0] == ':' && value[0] == '\0' && *next != NULL)
 			value = *next++;
-		/* --port=3000, --stop=3000 */
-		if (strpbrk(word, "k:") != NULL && value[0] != '\0' &&
-		    origins[0] == '\0')
+		if (value[0] == '\0' || origins[0] != '\0')
+			continue;
+		/* --port=3000, --stop=3000, but not --grace=5 */
+		if (word[0] == ':' ||
+		    (strpbrk(word, "cgt") == NULL && is_origin(value)))
 			add_origin(origins, value);
 	}
-	if (*next != NULL)
-		mended.command = next;
-	help = strpbrk(mended.letters, "hV") != NULL;
-	if (!help)
-		check_mended(&mended, origins);
-	if (origins[0] == '\0' && !mended.all && !mended.list && !help)
-		add_word(origins, "8080");
+	mended.command = *next != NULL ? next : NULL;
+	if (strpbrk(mended.letters, "hV") == NULL) {
+		check_combination(&mended);
+		if (origins[0] == '\0' && !mended.all && !mended.list)
+			add_word(origins, "8080");
+	}
 	add_text(line, MESSAGE_SIZE, origins);
 	for (; *next != NULL; next++)
 		add_word(line, *next);
@@ -1787,9 +1776,8 @@ read_edge(const char *line)
 	if (level == LEVEL_DEBUG)
 		return EVENT_NONE;
 	/* it may be behind what has no newline, but not in a request */
-	if (find(line, registered) != NULL && !has_sign(line, origin_signs))
-		return EVENT_REGISTERED;
-	if (is_old_registration(message))
+	if (is_old_registration(message) || (find(line, registered) != NULL &&
+	    !has_sign(line, origin_signs)))
 		return EVENT_REGISTERED;
 	for (size_t i = 0; i < COUNT(edge_messages); i++) {
 		if (!starts_with(message, edge_messages[i].message))
@@ -2278,10 +2266,9 @@ names_configure(struct names *names)
 		return;
 	if (strcmp(setting, "none") == 0)
 		names->off = true;
-	else if (!parse_ip(setting, DNS_PORT, &names->named) &&
-	    (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
+	else if (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
 	    (!find_address(&server, AF_INET, &names->named) &&
-	    !find_address(&server, AF_INET6, &names->named))))
+	    !find_address(&server, AF_INET6, &names->named)))
 		refuse("TRYCLOUDFLARE_NS is none or address[:port]: %s",
 		    setting);
 }
@@ -2431,8 +2418,6 @@ take_silence(struct names *names, struct server *server)
 {
 	close_question(names, server);
 	server->answers = false;
-	server->yes = 0;
-	server->no = 0;
 	if (server->stage != SERVER_PROVEN)
 		server->stage = SERVER_NONE;
 }
@@ -2520,14 +2505,17 @@ take_answer(struct names *names, struct server *server, bool yes,
 
 /*
  * That is no answer.  If a resolver can't help the next is asked, if there is
- * one left; else the question is asked again in its time, from a new port.
+ * one left; what is sought is asked again in its time, from a new port.
  */
 static void
 take_failure(struct names *names, struct server *server)
 {
-	close_fd(&server->fd);
 	if (asks_resolver(server) && server->tries < names->resolver_count)
 		send_question(names, server);
+	else if (server->stage == SERVER_PROVEN)
+		take_silence(names, server);
+	else
+		close_fd(&server->fd);
 }
 
 /* Reads what has come for one server. */
@@ -4710,6 +4698,7 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 	if (t->delivered && t->options->start_ms > 0)
 		set_timer(t, TIMER_START, t->options->start_ms);
 	/* -w looks for the server last; a command may be the server itself */
+	cancel_timer(t, TIMER_PROBE);
 	if (!t->probed && !t->options->wait && t->options->command == NULL)
 		set_timer(t, TIMER_PROBE, 0);
 }
@@ -4915,31 +4904,21 @@ probe_origin(const struct origin *origin)
 static void
 look_for_server(struct tunnel *t)
 {
-	bool first = !t->probed;
+	enum probe probe = probe_origin(t->origin);
+	bool wait = t->options->wait;
+	bool again = probe == PROBE_INTERRUPTED ||
+	    (probe == PROBE_REFUSED && wait);
 
+	t->listening = probe == PROBE_LISTENS || probe == PROBE_IMPOSSIBLE;
+	if (again)
+		set_timer(t, TIMER_PROBE, PROBE_AGAIN_MS);
+	else if (probe == PROBE_REFUSED)
+		say("warning: nothing is listening on %s yet",
+		    t->origin->name);
+	else if (probe == PROBE_IMPOSSIBLE && wait && !t->probed)
+		say("warning: whether %s listens cannot be tested: it is a "
+		    "host name", t->origin->name);
 	t->probed = true;
-	t->listening = false;
-	switch (probe_origin(t->origin)) {
-	case PROBE_IMPOSSIBLE:
-		t->listening = true;
-		if (first && t->options->wait)
-			say("warning: whether %s listens cannot be tested: "
-			    "it is a host name", t->origin->name);
-		break;
-	case PROBE_INTERRUPTED:
-		set_timer(t, TIMER_PROBE, 1);
-		break;
-	case PROBE_REFUSED:
-		if (t->options->wait)
-			set_timer(t, TIMER_PROBE, PROBE_AGAIN_MS);
-		else
-			say("warning: nothing is listening on %s yet",
-			    t->origin->name);
-		break;
-	case PROBE_LISTENS:
-		t->listening = true;
-		break;
-	}
 }
 
 /* --- giving the URL out --- */
@@ -5615,6 +5594,7 @@ share_other(struct tunnel *t)
 {
 	const struct record *record = &t->other.record;
 
+	await_server(t);
 	if (find_missing(t) == MISSING_NOTHING) {
 		if (t->printed == 0)
 			format_result(t->options, record, t->origin,
@@ -5803,6 +5783,7 @@ on_cloudflared_end(struct tunnel *t)
 	if (t->options->verbose)
 		log_show(&t->log, TEXT_ENDS);
 	/* its last words may have been the URL */
+	await_server(t);
 	if (is_ready(t) && t->options->command == NULL && t->waiter == -1)
 		publish(t);
 	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
@@ -6063,10 +6044,10 @@ on_late(struct tunnel *t)
 	const struct hint *hint;
 	char what[REASON_SIZE];
 
-	if (t->state == CLAIMING)
-		on_look(t);
 	if (t->options->wait && !t->listening)
 		look_for_server(t);
+	if (t->state == CLAIMING)
+		on_look(t);
 	missing = find_missing(t);
 	if (is_ready(t))
 		publish(t);
@@ -6255,7 +6236,6 @@ leave(struct tunnel *t)
 	t->record.state = RECORD_OVER;
 	t->record.url[0] = '\0';
 	write_record(t);
-	clear_progress();
 	if (t->stop.signal != 0)
 		die_of(t->stop.signal);
 	_exit(t->stop.status);

@@ -335,7 +335,6 @@ mended() {
 		down 3000|tunnel -k 3000
 		ls|tunnel -l
 		status|tunnel -l
-		up 3000|tunnel 3000
 		start 3000|tunnel 3000
 		run 3000|tunnel 3000
 		http 3000|tunnel 3000
@@ -391,8 +390,6 @@ mended() {
 		refused $arguments
 		assert_contains "$arguments: $errors" ": $words ("
 	done <<-'END'
-		-k 3000 -a|-ka takes no origin: 3000
-		-k 3000 all|-ka takes no origin: 3000
 		-k 3000 -j|-j doesn't go with -k
 		stop 3000 -v|-v doesn't go with -k
 		-lj 3000 stop|-l doesn't go with -k
@@ -400,7 +397,6 @@ mended() {
 		--no-wait --wait 3000|-n and -w exclude each other
 		--url http://localhost:3000/x|a path cannot be tunnelled, only a whole server: http://localhost:3000/x: type tunnel http://localhost:3000
 		--port 99999|the port must be a number from 1 to 65535: 99999
-		--wait=5 3000|unknown option: --wait=5: type tunnel -w 3000
 	END
 }
 

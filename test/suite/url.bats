@@ -174,6 +174,13 @@ timeout_names() {
 	run_tunnel -n 8080
 	assert_equal "$ended" 'exit 1'
 	assert_equal "$output" https://last-words.trycloudflare.com
+	serve
+	scripted 'echo "https://last-words.trycloudflare.com" >&2
+		registered
+		exit 3'
+	run_tunnel -w "$port"
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$output" https://last-words.trycloudflare.com
 }
 
 @test "the first match wins" {

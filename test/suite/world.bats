@@ -165,6 +165,21 @@ $TWO:53"
 	assert_equal "$(questions one | awk '$6 == 0' | grep -c ' yes$')" 3
 }
 
+@test "two name servers, one of which refuses to speak of the name: the other one is enough, at once" {
+	local good
+	make_world 127.0.0.1 "$ONE" "$TWO"
+	name_server 1 "$ONE"
+	good=$asked
+	name_server 2 "$TWO"
+	answers one refused
+	resolver 127.0.0.1 "$ONE"
+	resolv_conf 'nameserver 127.0.0.1'
+	visit one 8080
+	assert_good_visit one "$out"
+	asked=$good
+	assert_between 3 8 "$(questions one | awk '$6 == 0' | grep -c ' yes$')"
+}
+
 @test "two name servers, one of which is dead: the other one is enough" {
 	make_world 127.0.0.1 "$ONE"
 	name_server 1 "$ONE"
