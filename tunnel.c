@@ -1759,6 +1759,21 @@ static const struct {
 
 static const char registered[] = "Registered tunnel connection";
 
+/*
+ * It may stand anywhere in a line, as behind what has no newline, but not in
+ * the destination of a visitor's request.
+ */
+static bool
+has_registration(const char *line)
+{
+	const char *found = find(line, registered);
+	const char *destination = find(line, "dest");
+
+	if (found == NULL)
+		return false;
+	return destination == NULL || found < destination;
+}
+
 /* Before 2022: Connection 0b3cd2b6-... registered */
 static bool
 is_old_registration(const char *message)
@@ -1775,9 +1790,7 @@ read_edge(const char *line)
 
 	if (level == LEVEL_DEBUG)
 		return EVENT_NONE;
-	/* it may be behind what has no newline, but not in a request */
-	if (is_old_registration(message) || (find(line, registered) != NULL &&
-	    !has_sign(line, origin_signs)))
+	if (has_registration(line) || is_old_registration(message))
 		return EVENT_REGISTERED;
 	for (size_t i = 0; i < COUNT(edge_messages); i++) {
 		if (!starts_with(message, edge_messages[i].message))
@@ -5486,7 +5499,6 @@ enter_up(struct tunnel *t)
 	t->up_since_ms = now_ms();
 	if (t->edge.state == EDGE_UP)
 		t->failures = 0;
-	names_close(&t->names);
 	show_url(t);
 	if (t->options->command != NULL && !t->delivered)
 		start_command(t);
@@ -5724,15 +5736,15 @@ scan_edge(struct tunnel *t)
 	while (*line != '\0') {
 		bool whole = is_whole(line);
 
-		if (!log->cut)
+		if (!log->cut) {
 			read_level(line, &log->level);
-		/* of an object the level may come last */
-		if (!log->cut && (whole || line[0] != '{'))
-			on_edge_event(t, read_edge(line));
-		/* what has lost its beginning has no message */
-		if (log->cut && log->level != LEVEL_DEBUG &&
-		    find(line, registered) != NULL)
+			/* of an object the level may come last */
+			if (whole || line[0] != '{')
+				on_edge_event(t, read_edge(line));
+		} else if (log->level != LEVEL_DEBUG &&
+		    find(line, registered) != NULL) {
 			on_edge_event(t, EVENT_REGISTERED);
+		}
 		line = next_line(line);
 		if (whole) {
 			log->scanned = (size_t)(line - log->text);

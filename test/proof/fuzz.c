@@ -458,8 +458,14 @@ slow_edge(const struct line *line)
 {
 	if (line->level == LEVEL_DEBUG)
 		return EVENT_NONE;
-	if (stands_in(line->text, line->size, "Registered tunnel connection"))
-		return EVENT_REGISTERED;
+	/* it may stand anywhere, but in what a visitor has asked for */
+	for (size_t i = 0; i < line->size; i++) {
+		if (stands_at(line->text, line->size, i, "dest"))
+			break;
+		if (stands_at(line->text, line->size, i,
+		    "Registered tunnel connection"))
+			return EVENT_REGISTERED;
+	}
 	if (says(line, "Connection ") && stands_in(line->text + line->message,
 	    line->size - line->message, " registered"))
 		return EVENT_REGISTERED;
@@ -1000,8 +1006,7 @@ fuzz_hint(const uint8_t *data, size_t size)
 	while (take_slow_line(&rest, &line)) {
 		const struct hint *hint = slow_hint(&line);
 
-		if (stands_in(line.text, line.size,
-		    "Initiating graceful shutdown"))
+		if (says(&line, "Initiating graceful shutdown"))
 			told = true;
 		all_bare = all_bare && line.level == LEVEL_NONE;
 		if (told)
