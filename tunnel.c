@@ -1447,6 +1447,15 @@ take_option(struct options *options, int letter)
 	}
 }
 
+/* Tells that there is no such option, in the word that was typed. */
+static NORETURN void
+refuse_option(const struct options *options, const char *typed,
+    const char *option)
+{
+	refuse_mistake(options, "unknown option", typed);
+	refuse("unknown option: %s", option);
+}
+
 /* Takes a word that getopt doesn't know: most have a letter here. */
 static NORETURN void
 take_long_option(struct options *options, const char *typed)
@@ -1455,8 +1464,7 @@ take_long_option(struct options *options, const char *typed)
 		take_option(options, 'h');
 	if (strcmp(typed, "--version") == 0)
 		take_option(options, 'V');
-	refuse_mistake(options, "unknown option", typed);
-	refuse("unknown option: %s", typed);
+	refuse_option(options, typed, typed);
 }
 
 /*
@@ -1481,10 +1489,8 @@ take_options(struct options *options, int argc, char **argv)
 		option[1] = (char)optopt;
 		if (letter == ':')
 			refuse("an argument is missing after %s", option);
-		if (letter == '?') {
-			refuse_mistake(options, "unknown option", typed);
-			refuse("unknown option: %s", option);
-		}
+		if (letter == '?')
+			refuse_option(options, typed, option);
 		take_option(options, letter);
 	}
 }
@@ -1804,13 +1810,13 @@ read_edge(const char *line)
 	return EVENT_NONE;
 }
 
+static const char wrong_build[] = "it may be a build for another processor "
+    "or libc: get the one for this machine (see uname -m)";
+
 /*
  * Why cloudflared failed, by its signs in one line of the log; the first row
  * that fits counts.
  */
-static const char wrong_build[] = "it may be a build for another processor "
-    "or libc: get the one for this machine (see uname -m)";
-
 static const struct hint {
 	const char *text;
 	const char *signs;
@@ -3633,8 +3639,8 @@ struct log {
 	size_t length;
 	size_t shown;		/* -v has shown what is before */
 	size_t scanned;		/* whole lines before it have been read */
-	bool cut;		/* the line there has lost its beginning, */
-	enum level level;	/* which said this */
+	enum level level;	/* of the line there, by its beginning */
+	bool cut;		/* it has lost that */
 	bool trimmed;		/* so has the first line of text */
 	unsigned flood;		/* reads in a row that were full */
 	unsigned long lost;	/* lines that -v could not show */
