@@ -101,6 +101,11 @@ enum {	/* exit statuses, beside 0, 1 and 128+n */
 
 extern char **environ;
 
+/* Who wants it small wants no tables to unwind the stack by: nothing throws. */
+#if defined(__OPTIMIZE_SIZE__) && defined(__ELF__)
+__asm__(".cfi_sections .debug_frame");
+#endif
+
 /* ======================================================================
  * Text, time and descriptors
  *

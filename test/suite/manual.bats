@@ -90,6 +90,7 @@ no_messages() {
 		Thank you for trying Cloudflare Tunnel
 		read -r _; kill -s TERM 0; n=%lld; while [ $n -gt 0 ] && kill -s 0 %ld; do sleep 1; n=$((n - 1)); done; kill -s KILL 0
 		%sstate %s\n
+		.cfi_sections .debug_frame
 	END_OF_LIST
 }
 
