@@ -372,6 +372,13 @@ make_pipe(int ends[2])
 long syscall(long number, ...);
 #endif
 
+/* Android kills who makes a system call that it doesn't know. */
+#if defined(__ANDROID__)
+#undef SYS_close_range
+#undef SYS_pidfd_open
+#undef SYS_pidfd_send_signal
+#endif
+
 /*
  * Has the system send us SIGTERM when our parent dies.  Where it can't, a
  * keeper does it (see start_keeper).
@@ -540,6 +547,17 @@ name_descriptor(int fd, char *path, size_t size)
 	}
 #endif
 	snprintf(path, size, "/dev/fd/%d", fd);
+}
+
+/* Says whether exec may find a script's interpreter elsewhere: Termux does. */
+static bool
+has_other_interpreters(void)
+{
+#if defined(__ANDROID__)
+	return true;
+#else
+	return false;
+#endif
 }
 
 /* Returns how many columns a terminal has, or 0 if it doesn't tell. */
@@ -3365,7 +3383,8 @@ check_program(const char *path)
 		return EACCES;
 	/* it needn't be readable */
 	read_beginning(path, head, sizeof head);
-	if (cut_to_interpreter(head) && access(head, F_OK) == -1)
+	if (cut_to_interpreter(head) && access(head, F_OK) == -1 &&
+	    !has_other_interpreters())
 		return ENOENT;
 	return 0;
 }

@@ -181,3 +181,47 @@ with_children() {
 	alive "$sleeper"
 	kill -s KILL "$sleeper"
 }
+
+@test "a filter that kills who makes one of the newer system calls, as Android's, kills no tunnel there" {
+	need cc
+	${CC:-cc} -o "$TMPDIR/filter" -x c - <<-'END' 2>/dev/null || skip 'no seccomp here'
+		#include <linux/filter.h>
+		#include <linux/seccomp.h>
+		#include <stddef.h>
+		#include <sys/prctl.h>
+		#include <unistd.h>
+
+		int
+		main(int argc, char **argv)
+		{
+			/* close_range, pidfd_open, pidfd_send_signal */
+			struct sock_filter steps[] = {
+				{ BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr) },
+				{ BPF_JMP | BPF_JEQ | BPF_K, 3, 0, 436 },
+				{ BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 434 },
+				{ BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 424 },
+				{ BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW },
+				{ BPF_RET | BPF_K, 0, 0, SECCOMP_RET_TRAP },
+			};
+			struct sock_fprog program = { sizeof steps / sizeof *steps, steps };
+
+			if (argc < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 ||
+			    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == -1)
+				return 125;
+			execvp(argv[1], argv + 1);
+			return 125;
+		}
+	END
+	"$TMPDIR/filter" true || skip 'no seccomp here'
+	${CC:-cc} -D__ANDROID__ -o "$TMPDIR/tunnel" "$ROOT/tunnel.c"
+	TUNNEL=$TMPDIR/tunnel
+	start_program "$TMPDIR/filter" "$TUNNEL" 8080
+	await_url
+	kill -s TERM "$pid"
+	assert_signal TERM
+	start_program "$TMPDIR/filter" "$TUNNEL" -b 8080
+	assert_exit 0
+	start_program "$TMPDIR/filter" "$TUNNEL" -k 8080
+	assert_exit 0
+	none_left_behind
+}
