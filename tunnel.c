@@ -1715,9 +1715,13 @@ read_level(const char *line, enum level *level)
 	return message + 4;
 }
 
-/* Lines about a visitor's request: the fault is the origin's, not ours. */
-static const char origin_signs[] =
-    "originService|the origin service|ingressRule|dest=|\"dest\":";
+/*
+ * Lines that are no evidence: about a visitor's request, where the fault is
+ * the origin's, and about what a quick tunnel does without.
+ */
+static const char harmless_signs[] =
+    "originService|the origin service|ingressRule|dest=|\"dest\":|"
+    "Failed to determine the IP|DNS local resolver|update check failed";
 
 /*
  * Looks whether a sign, in which a star stands for anything and which has at
@@ -1833,8 +1837,20 @@ read_edge(const char *line)
 	return EVENT_NONE;
 }
 
+static const char portal[] = "something answers in Cloudflare's place, a proxy "
+    "or a captive portal: log in with a browser; cloudflared needs direct "
+    "access";
+
+static const char out_of_reach[] = "Cloudflare's edge is out of reach: is "
+    "port 7844 blocked by a firewall, WARP or another Zero Trust policy? QUIC "
+    "needs UDP, TUNNEL_TRANSPORT_PROTOCOL=http2 needs TCP; "
+    "TUNNEL_EDGE_IP_VERSION=4 may help";
+
 static const char wrong_build[] = "it may be a build for another processor "
     "or libc: get the one for this machine (see uname -m)";
+
+/* How much a sign tells: less is believed if no other line tells more. */
+enum weight { WEIGHT_VAGUE, WEIGHT_LIKELY, WEIGHT_SURE };
 
 /*
  * Why cloudflared failed, by its signs in one line of the log; the first row
@@ -1844,68 +1860,72 @@ static const struct hint {
 	const char *text;
 	const char *signs;
 	bool limited;		/* to be tried again after a minute only */
-	bool vague;		/* if no other line tells more */
+	enum weight weight;
 } hints[] = {
 	{ "Cloudflare limits the rate of new tunnels: wait some minutes, then "
 	    "try again",
 	    "error code: 1015|429 Too Many|status_code=\"429|"
-	    "\"status_code\":\"429|\"status\":429", true, false },
+	    "\"status_code\":\"429|\"status\":429", true, WEIGHT_SURE },
 	{ "a certificate isn't valid at this machine's time: set its clock "
 	    "(see date), then try again",
-	    "x509: *not yet valid|x509: *expired", false, false },
+	    "x509: *not yet valid|x509: *expired", false, WEIGHT_SURE },
 	{ "the certificate of Cloudflare's service isn't trusted: install "
 	    "ca-certificates, or have the proxy or antivirus that opens TLS "
 	    "let cloudflared pass",
-	    "x509: |failed to verify certificate", false, false },
-	{ "something answers in Cloudflare's place, a proxy or a captive "
-	    "portal: log in with a browser; cloudflared needs direct access",
-	    "invalid character '<'|proxyconnect|"
-	    "Proxy Authentication Required|<html|<!DOCTYPE", false, false },
+	    "x509: |failed to verify certificate", false, WEIGHT_SURE },
+	{ "Cloudflare's service has a fault: try again later",
+	    "status_code=\"5|\"status_code\":\"5|\"status\":5", false,
+	    WEIGHT_SURE },
+	{ portal, "proxyconnect|Proxy Authentication Required", false,
+	    WEIGHT_SURE },
+	{ portal, "invalid character '<'|<html|<!DOCTYPE", false,
+	    WEIGHT_LIKELY },
 	{ "no way to Cloudflare's edge by IPv6: try "
 	    "TUNNEL_EDGE_IP_VERSION=4",
 	    "]:7844*network is unreachable|]:7844*no route to host|"
-	    "]:7844*cannot assign requested address", false, false },
+	    "]:7844*cannot assign requested address", false, WEIGHT_SURE },
+	{ "no way to Cloudflare's edge by IPv4: check the connection; where "
+	    "there is only IPv6 try TUNNEL_EDGE_IP_VERSION=6",
+	    ":7844*network is unreachable|:7844*no route to host", false,
+	    WEIGHT_SURE },
 	{ "no network, or no way to the DNS: check the connection and the "
 	    "resolver, then try again",
 	    "network is unreachable|no route to host|network is down",
-	    false, false },
+	    false, WEIGHT_SURE },
 	{ "the DNS doesn't answer as it should: check the resolver "
 	    "(/etc/resolv.conf), then try again",
-	    "no such host|server misbehaving|lookup *i/o timeout|"
-	    "lookup *connection refused|the DNS query failed|"
-	    "lookup *deadline exceeded|Temporary failure in name",
-	    false, false },
+	    "lookup |no such host|server misbehaving|the DNS query failed|"
+	    "Temporary failure in name", false, WEIGHT_SURE },
+	{ out_of_reach,
+	    "dial a quic connection|create new quic connection|"
+	    "dial to edge|:7844|DialContext error|with edge error|"
+	    "connection with Cloudflare edge|free edge addresses", false,
+	    WEIGHT_SURE },
 	{ "Cloudflare's edge answers but doesn't accept the tunnel: try again "
 	    "in some minutes",
 	    "Register tunnel error|Unauthorized|Serve tunnel error|"
 	    "control stream encountered a failure|"
-	    "failed to serve tunnel connection", false, false },
-	{ "Cloudflare's edge is out of reach: is port 7844 blocked by a "
-	    "firewall, WARP or another Zero Trust policy? QUIC needs UDP, "
-	    "TUNNEL_TRANSPORT_PROTOCOL=http2 needs TCP; "
-	    "TUNNEL_EDGE_IP_VERSION=4 may help",
-	    "quic connection|dial to edge|:7844|DialContext error|"
-	    "connection with Cloudflare edge|with edge error", false, false },
+	    "failed to serve tunnel connection|already connected", false,
+	    WEIGHT_SURE },
 	{ wrong_build, "SIGILL: |can only be run on|this CPU has no|GLIBC_|"
 	    "error while loading shared libraries|Exec format error",
-	    false, false },
+	    false, WEIGHT_SURE },
 	{ "the address in TUNNEL_METRICS is in use: choose another, or unset "
-	    "it", "metrics server*address already in use", false, false },
+	    "it", "metrics server*address already in use", false, WEIGHT_SURE },
 	{ "Cloudflare's service (api." ZONE ") cannot be reached: try again "
 	    "later; a firewall or proxy must let cloudflared out directly, "
 	    "and the DNS must work",
-	    "failed to request quick Tunnel|dial tcp|"
+	    "failed to request quick Tunnel|"
+	    "failed to read quick-tunnel|dial tcp|"
 	    "api." ZONE "*i/o timeout|api." ZONE "*EOF|"
 	    "api." ZONE "*deadline exceeded|api." ZONE "*reset by peer|"
-	    "api." ZONE "*handshake", false, false },
-	{ "Cloudflare's service has a fault: try again later",
-	    "status_code=\"5|\"status_code\":\"5|\"status\":5", false, false },
+	    "api." ZONE "*handshake", false, WEIGHT_SURE },
 	{ "Cloudflare's answer makes no sense, which is often rate limiting: "
 	    "wait some minutes, then try again",
-	    "failed to unmarshal*invalid character 'e'", true, true },
+	    "failed to unmarshal*invalid character 'e'", true, WEIGHT_VAGUE },
 	{ "Cloudflare's answer makes no sense: try again later",
 	    "failed to unmarshal|failed to parse quick Tunnel ID|"
-	    "Error unmarshaling", false, true },
+	    "Error unmarshaling", false, WEIGHT_VAGUE },
 };
 
 /* What one line tells about a failure, or NULL. */
@@ -1916,7 +1936,7 @@ read_hint(const char *line)
 
 	read_level(line, &level);
 	if (level == LEVEL_DEBUG || level == LEVEL_INFO ||
-	    has_sign(line, origin_signs))
+	    has_sign(line, harmless_signs))
 		return NULL;
 	for (size_t i = 0; i < COUNT(hints); i++)
 		if (has_sign(line, hints[i].signs))
@@ -1926,7 +1946,8 @@ read_hint(const char *line)
 
 /*
  * What the end of a log tells about why cloudflared failed, or NULL.  The
- * last sign since the last success counts: what was overcome is no reason.
+ * last sure sign since the last success counts, or the first one of those
+ * that tell most: what was overcome is no reason.
  */
 static const struct hint *
 choose_hint(const char *log)
@@ -1943,7 +1964,9 @@ choose_hint(const char *log)
 			break;
 		if (read_edge(line) == EVENT_REGISTERED)
 			chosen = NULL;
-		else if (hint != NULL && (chosen == NULL || !hint->vague))
+		else if (hint != NULL && (chosen == NULL ||
+		    hint->weight == WEIGHT_SURE ||
+		    hint->weight > chosen->weight))
 			chosen = hint;
 	}
 	return chosen;
@@ -1951,19 +1974,23 @@ choose_hint(const char *log)
 
 /*
  * Says whether a log is what cloudflared leaves when it can't read a value:
- * nothing, or a page of help.  Anything else has a line with a level.
+ * nothing, or a page of help, perhaps only its options.  Another program's
+ * last words are neither.
  */
 static bool
 is_no_log(const char *log)
 {
+	bool help = log[0] == '\0';
+
 	for (const char *line = log; *line != '\0'; line = next_line(line)) {
 		enum level level;
 
 		read_level(line, &level);
 		if (level != LEVEL_NONE)
 			return false;
+		help = help || has_sign(line, "Usage|USAGE|  --");
 	}
-	return true;
+	return help;
 }
 
 /* ======================================================================
@@ -6084,6 +6111,7 @@ on_late(struct tunnel *t)
 {
 	enum missing missing;
 	const struct hint *hint;
+	const char *advice = NULL;
 	char what[REASON_SIZE];
 
 	if (t->options->wait && !t->listening)
@@ -6098,7 +6126,11 @@ on_late(struct tunnel *t)
 	tell_missing(t, missing, what, sizeof what);
 	if (missing == MISSING_URL || missing == MISSING_EDGE) {
 		hint = choose_hint(log_lines(&t->log));
-		tell_failure(t, what, hint != NULL ? hint->text : NULL);
+		if (hint != NULL)
+			advice = hint->text;
+		else if (missing == MISSING_EDGE && t->http2)
+			advice = out_of_reach;	/* QUIC's was, before */
+		tell_failure(t, what, advice);
 	} else {
 		complain(t, what);
 	}

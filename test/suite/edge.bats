@@ -297,6 +297,14 @@ long='long() {
 	done
 }
 
+@test "the last words before an exit 0 are shown, and blamed on no variable" {
+	cloudflared_script <<<'echo "Please log in first: launcher login" >&2'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'cloudflared: Please log in first: launcher login'
+	refute_contains "$errors" variable
+}
+
 @test "what a program for another processor does is told: it crashes" {
 	local script
 	for script in 'kill -s ILL $$' 'exit 132' 'kill -s SEGV $$' 'exit 139'; do
@@ -430,9 +438,65 @@ long='long() {
 		none DBG 429 Too Many Requests connIndex=0 originService=http://localhost:8080
 		none INF |  ERROR: Allow outbound QUIC traffic on port 7844 or use HTTP2.  |
 		none ERR error="dial tcp 127.0.0.1:8080: connect: connection refused" originService=http://localhost:8080
+		none WRN Failed to determine the IPv6 for this machine. It will use 2001:db8:: as source IP error="dial udp [2606:4700:4700::1111]:53: connect: network is unreachable" connIndex=0
 		DNS ERR Failed to dial a quic connection error="failed to dial to edge with quic: lookup region1.v2.argotunnel.com: no such host"
 		TUNNEL_EDGE_IP_VERSION=4 ERR Failed to dial a quic connection error="dial udp [2606:4700:a0::1]:7844: connect: network is unreachable"
 	END
+}
+
+@test "each cause that others have met has its cure: the resolver, the port, IPv6" {
+	local cure lines
+	export TUNNEL_TRANSPORT_PROTOCOL=http2
+	while IFS='|' read -r cure lines; do
+		cloudflared_script <<<"printf '%b\\n' '$lines' >&2; exit 1"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		assert_contains "$(grep '^tunnel: ' "$err")" "$cure"
+	done <<-'END'
+		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com on [::1]:53: dial udp [::1]:53: connect: cannot assign requested address
+		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com on 10.0.0.1:53: write udp 10.0.0.2:4711->10.0.0.1:53: write: operation not permitted
+		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com: Try again
+		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com on 127.0.0.53:53: cannot unmarshal DNS message
+		7844|ERR Initiating shutdown error="there are no free edge addresses left to resolve to"\nthere are no free edge addresses left to resolve to
+		7844|ERR Failed to dial a quic connection error="failed to dial to edge with quic: timeout: no recent network activity"\nERR Failed to initialize DNS local resolver error="lookup region1.v2.argotunnel.com: i/o timeout"
+		TUNNEL_EDGE_IP_VERSION=6|ERR Serve tunnel error error="DialContext error: dial tcp 198.41.200.63:7844: connect: network is unreachable"
+		TUNNEL_EDGE_IP_VERSION=6|ERR Unable to establish connection with Cloudflare edge error="DialContext error: dial tcp 198.41.200.63:7844: connect: network is unreachable"
+		TUNNEL_EDGE_IP_VERSION=6|ERR Failed to dial a quic connection error="failed to dial to edge with quic: INTERNAL_ERROR (local): write udp [::]:43085->198.41.192.57:7844: sendmsg: network is unreachable"
+	END
+}
+
+# The last lines, as cloudflared has written them: each is followed by others that tell less.
+@test "the edge out of reach by HTTP/2, answers of the API that are none, and harmless errors" {
+	local cause lines
+	while IFS='|' read -r cause lines; do
+		cloudflared_script <<<"printf '%b\\n' '$lines' >&2; exit 1"
+		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
+		if [ "$cause" = none ]; then
+			assert_equal "$(grep '^tunnel: ' "$err" | grep -vc warning)" 1
+		else
+			assert_match "$(grep '^tunnel: ' "$err")" "$cause"
+		fi
+	done <<-'END'
+		port 7844|ERR Unable to establish connection with Cloudflare edge error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"\nERR Serve tunnel error error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"
+		port 7844|ERR Serve tunnel error error="TLS handshake with edge error: read tcp 192.0.2.1:40000->198.41.200.13:7844: i/o timeout"
+		doesn't accept|ERR Failed to serve quic connection error="already connected to this server, trying another address"
+		wait some minutes|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
+		has a fault|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="500 Internal Server Error"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
+		cannot be reached|failed to read quick-tunnel response: context deadline exceeded (Client.Timeout or context cancellation while reading body)
+		none|ERR update check failed error="Get \\"https://update.argotunnel.com\\": dial tcp: lookup update.argotunnel.com: no such host"
+	END
+}
+
+@test "where HTTP/2 took QUIC's place and nothing answers, port 7844 is named, whatever the log says by then" {
+	scripted 'echo https://a-b-c.trycloudflare.com >&2
+		[ "$TUNNEL_TRANSPORT_PROTOCOL" ] || echo "ERR Failed to dial a quic connection error=\"timeout\"" >&2
+		echo "INF Initial protocol" >&2
+		next'
+	run_tunnel -t 3 8080
+	assert_equal "$ended" 'exit 124'
+	assert_match "$(grep '^tunnel: ' "$err")" 'port 7844'
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
 }
 
 @test "the level and the message of JSON are its own, not what one of its fields quotes" {
