@@ -38,6 +38,7 @@
 #include <sys/wait.h>
 #include <netinet/in.h>
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -2335,18 +2336,40 @@ names_configure(struct names *names)
 		return;
 	if (strcmp(setting, "none") == 0)
 		names->off = true;
-	else if (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
+	else if (!parse_ip(setting, DNS_PORT, &names->named) &&
+	    (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
 	    (!find_address(&server, AF_INET, &names->named) &&
-	    !find_address(&server, AF_INET6, &names->named)))
+	    !find_address(&server, AF_INET6, &names->named))))
 		refuse("TRYCLOUDFLARE_NS is none or address[:port]: %s",
 		    setting);
+}
+
+/* Adds a resolver; a link-local address has its interface behind a %. */
+static void
+add_resolver(struct names *names, char *ip)
+{
+	struct address *resolver = &names->resolvers[names->resolver_count];
+	char *zone = strchr(ip, '%');
+
+	if (zone != NULL)
+		*zone++ = '\0';
+	if (names->resolver_count == RESOLVERS ||
+	    !parse_ip(ip, DNS_PORT, resolver))
+		return;
+	names->resolver_count++;
+	if (zone == NULL)
+		return;
+	resolver->to.ip6.sin6_scope_id = if_nametoindex(zone);
+	if (resolver->to.ip6.sin6_scope_id == 0)
+		resolver->to.ip6.sin6_scope_id = (uint32_t)atoll(zone);
 }
 
 /* Reads the resolvers of /etc/resolv.conf; if it has none it is this host. */
 static void
 read_resolvers(struct names *names)
 {
-	char text[4096];
+	static char here[] = "127.0.0.1";
+	char text[16384];
 	const char *line;
 
 	read_beginning("/etc/resolv.conf", text, sizeof text);
@@ -2359,13 +2382,10 @@ read_resolvers(struct names *names)
 			continue;
 		value += strspn(value, " \t");
 		copy_part(ip, sizeof ip, value, strcspn(value, " \t\r\n#;"));
-		if (names->resolver_count < RESOLVERS && parse_ip(ip, DNS_PORT,
-		    &names->resolvers[names->resolver_count]))
-			names->resolver_count++;
+		add_resolver(names, ip);
 	}
-	if (names->resolver_count == 0 &&
-	    parse_ip("127.0.0.1", DNS_PORT, &names->resolvers[0]))
-		names->resolver_count = 1;
+	if (names->resolver_count == 0)
+		add_resolver(names, here);
 }
 
 /* A number that nobody can guess, if the system has such. */

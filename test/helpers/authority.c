@@ -6,9 +6,9 @@
  *        authority -q name type address[:port]
  *
  * The first form answers DNS questions over UDP at the addresses (IPv4, or IPv6
- * in brackets; port 53 if there is none, 0 for a free one), prints each as
- * address:port when all of them are held, and ends on a signal. Every -n is a
- * name server of the zone and has these addresses.
+ * in brackets, perhaps with %interface; port 53 if there is none, 0 for a free
+ * one), prints each as address:port when all of them are held, and ends on a
+ * signal. Every -n is a name server of the zone and has these addresses.
  *
  * What is answered stands in the files of the directory zone, which are read
  * anew for each question: LABEL for LABEL.trycloudflare.com, `@` for the zone's
@@ -62,6 +62,7 @@
 
 #include <sys/types.h>
 #include <sys/socket.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <arpa/inet.h>
 
@@ -174,7 +175,7 @@ parse_address(const char *text, struct address *address)
 {
 	struct sockaddr_in *four = (void *)&address->storage;
 	struct sockaddr_in6 *six = (void *)&address->storage;
-	char host[INET6_ADDRSTRLEN];
+	char host[INET6_ADDRSTRLEN], *scope;
 	const char *start = text, *end, *port = NULL;
 	in_port_t number;
 
@@ -199,6 +200,11 @@ parse_address(const char *text, struct address *address)
 	number = htons((in_port_t)(port == NULL ? 53 : atoi(port)));
 
 	memset(&address->storage, 0, sizeof address->storage);
+	scope = strchr(host, '%');
+	if (scope != NULL) {
+		*scope = '\0';
+		six->sin6_scope_id = if_nametoindex(scope + 1);
+	}
 	if (inet_pton(AF_INET, host, &four->sin_addr) == 1) {
 		four->sin_family = AF_INET;
 		four->sin_port = number;

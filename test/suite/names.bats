@@ -177,6 +177,9 @@ setup() {
 	publish one
 	await_url
 	assert_equal "$(questions | cut -d ' ' -f 3 | sort -u)" ::1
+	# It needs no brackets where no port follows.
+	TRYCLOUDFLARE_NS=::1 start_tunnel -n 8081
+	await_url
 }
 
 @test "a TRYCLOUDFLARE_NS that is no address is told, with what it should be" {

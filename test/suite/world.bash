@@ -51,11 +51,11 @@ name_server() {
 	export ZONE=$BATS_TEST_TMPDIR/zone1
 }
 
-# resolver ADDRESS [UPSTREAM]: dnsmasq there; its log is resolver.ADDRESS.
+# resolver ADDRESS[%ZONE] [UPSTREAM]: dnsmasq there; its log is resolver.ADDRESS[%ZONE].
 resolver() {
 	local out err pid start_options=()
 	start_inside dnsmasq --conf-file=/dev/null --no-daemon --no-resolv --no-hosts \
-		--bind-interfaces --listen-address="$1" --log-queries \
+		--bind-interfaces --listen-address="${1%\%*}" --log-queries \
 		--log-facility="$BATS_TEST_TMPDIR/resolver.$1" ${2+--server="$2"}
 	await resolves "$1"
 }

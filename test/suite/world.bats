@@ -109,6 +109,34 @@ was_asked_often() {
 	[ -n "$(questions one | awk '$6 == 0')" ]
 }
 
+@test "resolv.conf is read to its end, however much stands before" {
+	local number lines=()
+	make_world 127.0.0.1 "$ONE" "$TWO"
+	name_server 1 "$ONE" "$TWO"
+	# Without a line for it, it would be 127.0.0.1.
+	resolver 127.0.0.2 "$ONE"
+	export RESOLVER=127.0.0.2
+	for number in {1..80}; do
+		lines+=("# what some program has to say about this file, line $number of eighty of these")
+	done
+	resolv_conf "${lines[@]}" 'nameserver 127.0.0.2'
+	visit one 8080
+	assert_good_visit one "$out"
+	[ -n "$(questions one | awk '$6 == 0')" ]
+}
+
+@test "a resolver with a zone, as routers announce it: the name servers are found by it" {
+	[ -e /proc/sys/net/ipv6 ] || skip 'no IPv6 here'
+	make_world 127.0.0.1 "$ONE" "$TWO" fe80::53
+	name_server 1 "$ONE" "$TWO"
+	resolver fe80::53%lo "$ONE"
+	resolv_conf 'nameserver fe80::53%lo'
+	export RESOLVER=fe80::53%lo
+	visit one 8080
+	assert_good_visit one "$out"
+	[ -n "$(questions one | awk '$6 == 0')" ]
+}
+
 @test "IPv6 only: the name servers are asked by IPv6" {
 	[ -e /proc/sys/net/ipv6 ] || skip 'no IPv6 here'
 	local six=2001:db8::1
@@ -122,6 +150,10 @@ was_asked_often() {
 	assert_good_visit one "$out"
 	assert_equal "$(questions one | awk '$6 == 0 { print $2 }' | sort -u)" "[$six]:53
 [2001:db8::2]:53"
+	export TRYCLOUDFLARE_NS=$six
+	visit two 8081
+	assert_good_visit two "$out"
+	assert_equal "$(questions two | awk '$6 == 0 { print $2 }' | sort -u)" "[$six]:53"
 }
 
 @test "IPv4 only: name servers that have IPv6 addresses as well are asked by IPv4" {
