@@ -2811,7 +2811,10 @@ struct record {
 	char log[REASON_SIZE];		/* cloudflared's last words then */
 };
 
-/* Version and end: what has both is a whole record of this kind. */
+/*
+ * Version and end: what has both is a whole record of this kind.  Behind the
+ * end there may be what is left of a longer one for a moment.
+ */
 static const char record_head[] = "tunnel 2\n";
 static const char record_tail[] = "end\n";
 
@@ -2936,7 +2939,7 @@ parse_record(char *text, struct record *record)
 	memset(record, 0, sizeof *record);
 	if (!starts_with(text, record_head))
 		return false;
-	while (strcmp(line, record_tail) != 0) {
+	while (!starts_with(line, record_tail)) {
 		char *end = line + strcspn(line, "\n");
 		char *value = line + strcspn(line, " \n");
 
@@ -2947,7 +2950,7 @@ parse_record(char *text, struct record *record)
 		take_line(record, line, value + 1);
 		line = end + 1;
 	}
-	if (strcmp(line, record_tail) == 0 && is_sound(record))
+	if (starts_with(line, record_tail) && is_sound(record))
 		return true;
 	memset(record, 0, sizeof *record);
 	return false;
@@ -3136,14 +3139,18 @@ open_directory(enum need need, const char *severity)
 	char path[PATH_SIZE];
 	const char *fault;
 	int directory;
+	int made;
 
 	name_directory(path);
 	if (need == TO_KEEP && mkdir(path, 0700) == 0)
 		chmod(path, 0700);	/* whatever the umask is */
+	made = errno;
 	directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW |
 	    O_CLOEXEC);
 	if (directory == -1 && errno == ENOENT && need == TO_LOOK)
 		return -1;
+	if (directory == -1 && errno == ENOENT)
+		errno = made;		/* why it isn't there */
 	fault = check_directory(directory);
 	if (fault == NULL)
 		return directory;
@@ -4103,6 +4110,7 @@ struct tunnel {
 	struct record record;
 	int directory;			/* of the records; -1: none */
 	int record_fd;			/* locked; -1: none */
+	bool record_failed;		/* it doesn't say what it should */
 	struct outlet output;		/* results; fd -1: no more */
 	char result[1024];		/* what is being printed there */
 	size_t printed;			/* so much of it is out */
@@ -4364,21 +4372,31 @@ record_state_of(const struct tunnel *t)
 	return RECORD_LOST;
 }
 
-/* Writes to our record what there is to know of us. */
+/* In messages: without records a tunnel in the foreground goes on. */
+static const char *
+name_severity(const struct tunnel *t)
+{
+	return t->options->background ? "" : "warning: ";
+}
+
+/* Writes to our record what there is to know of us.  Complains once. */
 static void
 write_record(struct tunnel *t)
 {
 	char text[RECORD_SIZE];
+	bool failed = t->record_failed;
 	size_t size;
 
 	if (t->record_fd == -1)
 		return;
 	size = format_record(&t->record, text);
-	if (pwrite(t->record_fd, text, size, 0) == (ssize_t)size &&
-	    ftruncate(t->record_fd, (off_t)size) == 0)
-		return;
-	say("warning: cannot write the record of %s: %s", t->origin->name,
-	    strerror(errno));
+	errno = ENOSPC;		/* if it writes less */
+	t->record_failed =
+	    pwrite(t->record_fd, text, size, 0) != (ssize_t)size ||
+	    ftruncate(t->record_fd, (off_t)size) == -1;
+	if (t->record_failed && !failed)
+		say("%scannot write the record of %s: %s", name_severity(t),
+		    t->origin->name, strerror(errno));
 }
 
 static void
@@ -5607,6 +5625,10 @@ publish(struct tunnel *t)
 		t->record.error[0] = '\0';
 		t->record.log[0] = '\0';
 		update_record(t);
+		if (t->record_failed && t->waiter != -1) {
+			stop(t, STOP_FAULT, EXIT_FAILURE, 0);
+			return;
+		}
 		format_result(t->options, &t->record, t->origin, t->result,
 		    sizeof t->result);
 		t->printed = 0;
@@ -5750,13 +5772,6 @@ begin(struct tunnel *t)
 	} else {
 		start_cloudflared(t);
 	}
-}
-
-/* In messages: without records a tunnel in the foreground goes on. */
-static const char *
-name_severity(const struct tunnel *t)
-{
-	return t->options->background ? "" : "warning: ";
 }
 
 /* Tries to get the record of our origin, so that there is one tunnel of it. */
@@ -6466,9 +6481,10 @@ tell_unlisted(const struct origin *origin, const struct look *look)
 	const struct record *record = &look->record;
 
 	if (is_held(look))
-		say("the tunnel of %s, process %ld, %s", origin->name,
+		say("the tunnel of %s, process %ld, %s%s", origin->name,
 		    (long)look->holder, record->state == RECORD_STOPPING ?
-		    "is stopping" : "has no URL yet");
+		    "is stopping" : "has no URL yet", record->pid == 0 ?
+		    ", or a record that cannot be read here" : "");
 	else if (record->error[0] == '\0')
 		say("no tunnel of %s runs", origin->name);
 	else

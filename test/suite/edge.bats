@@ -86,6 +86,25 @@ times_said() {
 	assert_equal "$(wc -l <"$out" | tr -d ' ')" 1
 }
 
+# Until it is up, or not in the list.
+up_or_unlisted() {
+	list=$("$TUNNEL" -l 8080 2>&1) || :
+	[[ $list != *"$url"* || $list == *up ]]
+}
+
+@test "a tunnel is in the list while its record is replaced by a shorter one" {
+	local list
+	scripted 'echo https://amber-apple.trycloudflare.com >&2; registered
+		next; echo "WRN Lost connection with the edge connIndex=0" >&2; next; registered'
+	start_traced ftruncate:delay_enter=1000000 8080
+	await_url
+	next
+	await state_is lost
+	next
+	await up_or_unlisted
+	assert_contains "$list" "$url"
+}
+
 # long LEVEL TEXT MARK: a line of 200000 bytes without its end, of which the text and what
 # follows are the last 8192.
 long='long() {

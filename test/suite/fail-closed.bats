@@ -185,6 +185,48 @@ goes_on() {
 	fail 'a lock that is denied ends it, or goes unsaid'
 }
 
+@test "why there can be no record directory is said: a file system that is read-only" {
+	use_mounts
+	start_mounted ro,mode=700 "$XDG_RUNTIME_DIR" "$TUNNEL" -b 8080
+	assert_exit 1
+	assert_match "$(<"$err")" "tunnel: [^
+]*$records: Read-only file system"
+}
+
+@test "why there can be no record directory is said: no permission to make it" {
+	if [ "$(id -u)" = 0 ]; then
+		use_others
+		as=("${as_first[@]}")
+	fi
+	chmod 500 "$XDG_RUNTIME_DIR"
+	run_as "$TUNNEL" -b 8080
+	assert_equal "$ended" 'exit 1'
+	assert_match "$errors" "tunnel: [^
+]*$XDG_RUNTIME_DIR/tunnel: Permission denied"
+}
+
+# start_full ARGUMENT...: a tunnel that has no room for its record.
+start_full() {
+	# shellcheck disable=SC2016 # the shell's to expand
+	start_mounted size=64k,mode=700 "$XDG_RUNTIME_DIR" sh -c \
+		'cat /dev/zero >"$XDG_RUNTIME_DIR/fill" 2>/dev/null; exec "$@"' sh "$TUNNEL" "$@"
+}
+
+@test "no room for the record: -b says so and leaves nothing, a foreground tunnel warns and goes on" {
+	local words='cannot write the record of localhost:8080: No space left on device'
+	use_mounts
+	start_full -b 8080
+	assert_exit 1
+	assert_match "$(<"$err")" "tunnel: $words"
+	assert_equal "$(<"$out")" ''
+	none_left_behind
+	start_full 8080
+	await_url
+	assert_match "$(<"$err")" "tunnel: warning: $words"
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 # --- nothing is made ------------------------------------------------------------------
 
 @test "a tunnel that can't wait for events any more says so once, and ends" {

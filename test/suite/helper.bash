@@ -82,6 +82,11 @@
 #   screen                      print what it shows, lines joined
 #   shows TEXT, await_screen TEXT
 #
+# File systems of a test's own.
+#   use_mounts                  skips the test where none can be mounted
+#   start_mounted OPTIONS DIRECTORY COMMAND...   start_program, with an empty tmpfs in that place,
+#                  which nobody else sees but below /proc/$pid/root
+#
 # Other users, where root runs the tests.
 #   use_others                  skips the test elsewhere. Moves it all to a directory that others
 #                  may enter: $TUNNEL, $CLOUDFLARED, FAKE_DIR, which all may write to, TMPDIR,
@@ -641,6 +646,20 @@ await_screen() {
 enter() {
 	terminal send-keys -l "$1"
 	terminal send-keys Enter
+}
+
+# --- file systems ---------------------------------------------------------------------
+
+use_mounts() {
+	need unshare mount
+	mounts=(unshare -m)
+	[ "$(id -u)" = 0 ] || mounts=(unshare -rm)
+	"${mounts[@]}" mount -t tmpfs none "$TMPDIR" 2>/dev/null || skip 'nothing can be mounted here'
+}
+
+start_mounted() {
+	# shellcheck disable=SC2016 # the shell's to expand
+	start_program "${mounts[@]}" sh -c 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"' sh "$@"
 }
 
 # --- other users ----------------------------------------------------------------------
