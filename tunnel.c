@@ -4319,7 +4319,8 @@ name_signal(int number)
 		{ SIGQUIT, "SIGQUIT" }, { SIGILL, "SIGILL" },
 		{ SIGTRAP, "SIGTRAP" }, { SIGABRT, "SIGABRT" },
 		{ SIGBUS, "SIGBUS" }, { SIGFPE, "SIGFPE" },
-		{ SIGKILL, "SIGKILL" }, { SIGUSR1, "SIGUSR1" },
+		{ SIGKILL, "SIGKILL" }, { SIGSTOP, "SIGSTOP" },
+		{ SIGUSR1, "SIGUSR1" },
 		{ SIGSEGV, "SIGSEGV" }, { SIGUSR2, "SIGUSR2" },
 		{ SIGPIPE, "SIGPIPE" }, { SIGALRM, "SIGALRM" },
 		{ SIGTERM, "SIGTERM" }, { SIGSYS, "SIGSYS" },
@@ -4451,17 +4452,27 @@ complain_of(struct tunnel *t, const char *what, int error)
 
 /* --- stopping --- */
 
+/* As kill(2), a group; and its leader if that has gone to another one. */
+static int
+signal_group(pid_t leader, int number)
+{
+	int result = kill(-leader, number);
+
+	return getpgid(leader) == leader ? result : kill(leader, number);
+}
+
 /*
  * Signals a child, or the group it leads.  Nobody else can have its id while
  * it isn't reaped.  Says so if the system doesn't let us.
  */
 static void
-signal_child(struct child *child, const char *name, pid_t target, int number)
+signal_child(struct child *child, const char *name,
+    int (*send_signal)(pid_t, int), int number)
 {
 	if (child->pid == 0)
 		return;
 	/* one of the group is enough, as a keeper, and the leader it must be */
-	if (kill(target, number) == 0 && kill(child->pid, 0) == 0)
+	if (send_signal(child->pid, number) == 0 && kill(child->pid, 0) == 0)
 		return;
 	/* macOS refuses a group of zombies */
 	if (errno != EPERM || has_ended(child->pid))
@@ -4475,21 +4486,20 @@ signal_child(struct child *child, const char *name, pid_t target, int number)
 static void
 signal_cloudflared(struct tunnel *t, int number)
 {
-	signal_child(&t->cloudflared, "cloudflared", -t->cloudflared.pid,
-	    number);
+	signal_child(&t->cloudflared, "cloudflared", signal_group, number);
 }
 
 static void
 signal_command(struct tunnel *t, int number)
 {
-	signal_child(&t->command, "the command", t->command.pid, number);
+	signal_child(&t->command, "the command", kill, number);
 }
 
 static void
 continue_children(struct tunnel *t)
 {
 	if (t->cloudflared.pid != 0)
-		kill(-t->cloudflared.pid, SIGCONT);
+		signal_group(t->cloudflared.pid, SIGCONT);
 	if (t->command.pid != 0)
 		kill(t->command.pid, SIGCONT);
 }
@@ -5996,7 +6006,7 @@ suspend(struct tunnel *t, enum suspender suspender)
 	}
 	/* the command is continued when SIGCONT has its turn, if it came */
 	if (t->cloudflared.pid != 0)
-		kill(-t->cloudflared.pid, SIGCONT);
+		signal_group(t->cloudflared.pid, SIGCONT);
 }
 
 /* A command that stops itself stops us, as if we were it. */
@@ -6447,6 +6457,7 @@ run_in_background(struct tunnel *t)
 		unblock_signals();
 		wait_for_url(ends[0], child);
 	}
+	setsid();		/* before a Ctrl-Z can stop it */
 	/* the caller's locks and pipes are none of a long life's business */
 	restore_signals(&caller);
 	if (dup2(t->null, 3) == -1 || dup2(ends[1], 4) == -1)
@@ -6458,7 +6469,6 @@ run_in_background(struct tunnel *t)
 	set_close_on_exec(3);
 	set_close_on_exec(4);
 	open_outlet(&errors, STDERR_FILENO);
-	setsid();
 	unblock_signals();
 	caller.had_children = false;
 	t->caller = &caller;
@@ -6678,10 +6688,14 @@ kill_tunnel(int directory, const struct target *target)
 	struct look look;
 
 	signal_holder(directory, target, SIGSTOP);
-	if (!is_still_held(directory, target, &look))
+	if (!is_still_held(directory, target, &look)) {
+		/* it may be: then it goes on, and no other minds */
+		if (look.kind == LOOK_UNKNOWN)
+			kill(target->holder, SIGCONT);
 		return;
+	}
 	if (look.record.group > 0)
-		kill(-(pid_t)look.record.group, SIGKILL);
+		signal_group((pid_t)look.record.group, SIGKILL);
 	if (look.record.command > 0)
 		kill((pid_t)look.record.command, SIGKILL);
 	signal_holder(directory, target, SIGKILL);

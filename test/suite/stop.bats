@@ -372,6 +372,26 @@ stop_in_the_nick_of_time() {
 	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=5000000:when=1
 }
 
+@test "a cloudflared that joins another process group is ended all the same" {
+	need perl
+	STAND_IN=$CLOUDFLARED
+	export STAND_IN
+	# shellcheck disable=SC2016 # perl's to expand
+	cloudflared_script <<<"exec perl -e 'setpgrp(0, getpgrp(getppid())) or die; exec @ARGV' \"\$STAND_IN\" \"\$@\""
+	# shellcheck disable=SC2030 # as meant
+	start_options=(-g)
+	for FAKE_MODE in connect ignore-term; do
+		export FAKE_MODE
+		rm -f "$FAKE_DIR/starts"
+		start_tunnel -g 0.5 8080
+		await_url
+		await_cloudflared 1
+		kill -s TERM "$pid"
+		assert_signal TERM
+		gone "$cloudflared"
+	done
+}
+
 # --- no signal is lost ----------------------------------------------------------------
 
 @test "a Ctrl-C that comes just before the command starts is not lost" {

@@ -99,18 +99,35 @@ suspend_and_resume() {
 	done
 }
 
-# Makes $TMPDIR/slow.so, with which each read(2) takes a while. A tracer would have a say in
-# what the signals do.
-make_slow_reads() {
-	need cc
-	cc -shared -fPIC -o "$TMPDIR/slow.so" -x c - <<-'END' || skip 'cc makes no libraries here'
+# Makes $TMPDIR/slow.so of what standard input adds to this: a call that takes a while. A tracer
+# would have a say in what the signals do.
+make_slow() {
+	need cc env
+	cat - >"$TMPDIR/call.c"
+	cc -shared -fPIC -I "$TMPDIR" -o "$TMPDIR/slow.so" -x c - <<-'END' || skip 'cc makes no libraries here'
 		#define _GNU_SOURCE
 		#include <errno.h>
+		#include <fcntl.h>
 		#include <poll.h>
 		#include <stdlib.h>
 		#include <sys/syscall.h>
 		#include <unistd.h>
+		#include "call.c"
 
+		__attribute__((constructor)) static void
+		keep_to_ourselves(void)
+		{
+			unsetenv("LD_PRELOAD");
+		}
+	END
+	LD_PRELOAD=$TMPDIR/slow.so "$TUNNEL" -V >"$TMPDIR/version" 2>&1 || skip 'it takes no library'
+	grep -q '^tunnel ' "$TMPDIR/version" || skip 'it takes no library'
+}
+
+@test "CONT between the last look for it and the stop lets it run" {
+	local round
+	need setsid
+	make_slow <<-'END'
 		ssize_t
 		read(int fd, void *bytes, size_t size)
 		{
@@ -121,21 +138,7 @@ make_slow_reads() {
 			errno = error;
 			return got;
 		}
-
-		__attribute__((constructor)) static void
-		keep_to_ourselves(void)
-		{
-			unsetenv("LD_PRELOAD");
-		}
 	END
-}
-
-@test "CONT between the last look for it and the stop lets it run" {
-	local round
-	need setsid env
-	make_slow_reads
-	LD_PRELOAD=$TMPDIR/slow.so "$TUNNEL" -V >"$TMPDIR/version" 2>&1 || skip 'it takes no library'
-	grep -q '^tunnel ' "$TMPDIR/version" || skip 'it takes no library'
 	start_program setsid env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" -n 8080
 	await_url
 	await_cloudflared 1
@@ -151,6 +154,29 @@ make_slow_reads() {
 	done
 	kill -s TERM "$pid"
 	assert_signal TERM
+}
+
+@test "Ctrl-Z before -b has left the terminal: a signal to the one that waits ends the start" {
+	cd "$TMPDIR"
+	make_slow <<-'END'
+		pid_t
+		setsid(void)
+		{
+			close(open("before", O_WRONLY | O_CREAT, 0600));
+			for (int i = 0; i < 6000 && access("go", F_OK) == -1; i++)
+				poll(NULL, 0, 10);
+			return (pid_t)syscall(SYS_setsid);
+		}
+	END
+	start_options=(-g)
+	start_program env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" -b -t 0 8080
+	await test -e before
+	kill -s TSTP -- "-$pid"
+	# What has stopped stays so.
+	within 1 stopped "$(children_of "$pid")" || :
+	touch go
+	kill -s INT "$pid"
+	assert_signal INT
 }
 
 @test "TSTP, CONT, TSTP: the last word is to stop, and CONT still resumes it" {
