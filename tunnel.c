@@ -3293,6 +3293,8 @@ look_along_path(const char *name, char path[PATH_SIZE])
 	char candidate[PATH_SIZE];
 	enum found best = FOUND_NOT;
 
+	if (directories == NULL)
+		directories = "/usr/bin:/bin";	/* as env(1) does */
 	while (directories != NULL && best != FOUND) {
 		int length = (int)strcspn(directories, ":");
 		enum found found = FOUND_NOT;
@@ -3339,6 +3341,11 @@ static const struct {
 	{ "<", 1, "a web page, not a program: download it again" },
 };
 
+enum {
+	HEAD_SIZE = 512,	/* of a file: enough to know it by */
+	TAR_AT = 257		/* where a tar tells what it is */
+};
+
 /* What a file is that can't be executed. */
 static const char *
 describe_file(const unsigned char *head, size_t size)
@@ -3349,10 +3356,10 @@ describe_file(const unsigned char *head, size_t size)
 		if (size >= file_kinds[i].size &&
 		    memcmp(head, file_kinds[i].head, file_kinds[i].size) == 0)
 			return file_kinds[i].what;
+	if (size > TAR_AT + 5 && memcmp(head + TAR_AT, "ustar", 5) == 0)
+		return an_archive;
 	return "not a program: download it again";
 }
-
-enum { HEAD_SIZE = 256 };	/* of a file: enough to know it by */
 
 /*
  * Cuts the beginning of a script down to its interpreter, which stands after
@@ -3373,8 +3380,8 @@ cut_to_interpreter(char *head)
 }
 
 /*
- * Says why a program that is there can't be run, with what to do.  The error
- * is what exec gave.
+ * Says why a program that is there can't be run, with what to do, if more is
+ * known than the error that exec gave.
  */
 static void
 explain_program(const char *path, int error, char *text, size_t size)
@@ -3382,10 +3389,9 @@ explain_program(const char *path, int error, char *text, size_t size)
 	char head[HEAD_SIZE];
 	ssize_t got = read_beginning(path, head, sizeof head);
 
-	copy_text(text, size, strerror(error));
 	if (error == EACCES)
-		snprintf(text, size, "%s (is it executable? chmod +x)",
-		    strerror(error));
+		snprintf(text, size, "%s (is it executable? chmod +x; or is "
+		    "its file system mounted noexec?)", strerror(error));
 	if (got < 0)
 		return;
 	if (error == ENOENT && cut_to_interpreter(head)) {
@@ -3410,7 +3416,7 @@ explain_program(const char *path, int error, char *text, size_t size)
 static int
 explain_failure(const char *path, int error, char why[MESSAGE_SIZE])
 {
-	char reason[REASON_SIZE / 2];
+	char reason[REASON_SIZE];
 	bool there = access(path, F_OK) == 0;
 
 	copy_text(reason, sizeof reason, strerror(error));
@@ -3541,7 +3547,8 @@ find_cloudflared(const struct options *options, const char *self,
 		    explain_failure(path, errno, why);
 	if (found == FOUND_UNUSABLE)
 		snprintf(why, MESSAGE_SIZE, "cloudflared is there, but not "
-		    "executable: chmod +x %s", path);
+		    "executable: chmod +x %s (or is its file system mounted "
+		    "noexec?)", path);
 	else
 		snprintf(why, MESSAGE_SIZE, "cloudflared is not installed: "
 		    "get it from https://github.com/cloudflare/cloudflared/"
@@ -3875,7 +3882,7 @@ log_copy_last(const struct log *log, char *text, size_t size)
 	const char *end = log->text + log->length;
 	const char *line;
 
-	while (end > log->text && end[-1] == '\n')
+	while (end > log->text && (end[-1] == '\n' || end[-1] == '\r'))
 		end--;
 	line = end;
 	while (line > log->text && line[-1] != '\n')
@@ -4115,6 +4122,7 @@ struct tunnel {
 	char result[1024];		/* what is being printed there */
 	size_t printed;			/* so much of it is out */
 	int input;			/* -i: what to watch; -1: nothing */
+	short input_events;		/* for what, beside its hang-up */
 	int input_own;			/* the same, read without waiting */
 	int waiter;			/* -b: a socket; -1: none */
 	int null;			/* /dev/null */
@@ -5246,10 +5254,14 @@ print_result(struct tunnel *t)
 		return true;
 	if (errno == EAGAIN || errno == EINTR)
 		return false;
-	if (t->delivered)
-		let_go_of_output(t);	/* -r: its reader has left */
-	else
+	if (!t->delivered) {
 		fail(t, "print the URL to standard output", errno);
+	} else if (errno == EPIPE) {
+		let_go_of_output(t);	/* -r: its reader has left */
+	} else {
+		complain_of(t, "print the URL to standard output", errno);
+		t->printed = size;	/* the next one may be */
+	}
 	return true;
 }
 
@@ -6079,8 +6091,7 @@ on_signal_event(struct tunnel *t, int number)
 			suspend(t, BY_SIGNAL);
 		break;
 	case SIGCONT:
-		if (t->options->input)
-			t->input = STDIN_FILENO;
+		t->input_events = POLLIN;
 		continue_children(t);
 		break;
 	default:
@@ -6121,10 +6132,11 @@ take_input(struct tunnel *t)
 		size = read(t->input_own, bytes, sizeof bytes);
 	if (size > 0 || (size == -1 && (errno == EAGAIN || errno == EINTR)))
 		return;
-	t->input = -1;
+	t->input_events = 0;
 	group = tcgetpgrp(STDIN_FILENO);
 	if (size == -1 && group != -1 && group != getpgrp())
 		return;
+	t->input = -1;
 	stop(t, STOP_INPUT, EXIT_SUCCESS, 0);
 }
 
@@ -6253,7 +6265,7 @@ fill_slots(struct tunnel *t, struct pollfd slots[SLOTS])
 	watch_fd(&slots[SLOT_SIGNALS], signal_pipe[0], POLLIN);
 	watch_fd(&slots[SLOT_OUTPUT], print || leave ? t->output.fd : -1,
 	    print ? POLLOUT : 0);
-	watch_fd(&slots[SLOT_INPUT], t->input, POLLIN);
+	watch_fd(&slots[SLOT_INPUT], t->input, t->input_events);
 	watch_fd(&slots[SLOT_WAITER], t->waiter, POLLIN);
 	for (int i = 0; i < SERVERS; i++)
 		watch_fd(&slots[SLOT_SERVER + i], t->names.servers[i].fd,
@@ -6374,6 +6386,7 @@ run_tunnel(struct tunnel *t)
 		set_timer(t, TIMER_START, options->start_ms);
 	if (options->input) {
 		t->input = STDIN_FILENO;
+		t->input_events = POLLIN;
 		t->input_own = reopen(STDIN_FILENO, O_RDONLY);
 		if (t->input_own == -1)
 			t->input_own = STDIN_FILENO;

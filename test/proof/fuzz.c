@@ -1958,7 +1958,7 @@ fuzz_file(const uint8_t *data, size_t size)
 		demand(strstr(what, "empty") != NULL, "an empty file is one");
 	feed(fd, (const char *)head, source.size);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	memset(text, 'x', room);
+	copy_text(text, room, strerror(error));
 	explain_program(path, error, text, room);
 	demand(memchr(text, '\0', room) != NULL, "why ends");
 	demand(room < 8 || text[0] != '\0', "why it can't be run is said");

@@ -57,7 +57,7 @@ field() {
 
 # --- where it is looked for -----------------------------------------------------------
 
-@test "-c, then \$CLOUDFLARED, then PATH, then beside tunnel, then below HOME" {
+@test "-c, then CLOUDFLARED, then PATH, then beside tunnel, then below HOME" {
 	local directory arguments=(-c "$TMPDIR/option/cloudflared" 8080)
 	local places=("$TMPDIR/option" "$TMPDIR/variable" "$TMPDIR/path1" "$TMPDIR/path2"
 		"$TMPDIR/beside" "$HOME/.local/bin" "$HOME/bin")
@@ -188,6 +188,7 @@ field() {
 		\3757zXZ\000|an archive, not a program: unpack it
 		\050\265\057\375|an archive, not a program: unpack it
 		7z\274\257|an archive, not a program: unpack it
+		cloudflared\000%0245dustar\00000|an archive, not a program: unpack it
 		!<arch>\ndebian-binary|a package, not a program: install it
 		\355\253\356\333|a package, not a program: install it
 		xar!\000|a package, not a program: install it
@@ -242,6 +243,26 @@ field() {
 		assert_match "$(<"$err")" "tunnel: cloudflared is there, but not executable: chmod \\+x [^
 ]*${directory}[^
 ]*cloudflared"
+	done
+}
+
+@test "a cloudflared on a file system that is mounted noexec: said, since chmod +x is no help" {
+	local directory arguments
+	for directory in $system_directories; do
+		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
+	done
+	use_mounts
+	mkdir "$TMPDIR/place"
+	STAND_IN=$CLOUDFLARED
+	unset CLOUDFLARED
+	PATH=$TMPDIR/place:$PATH
+	for arguments in "-c $TMPDIR/place/cloudflared" ''; do
+		# shellcheck disable=SC2016,SC2086 # the shell's to expand; words
+		start_mounted noexec "$TMPDIR/place" sh -c 'cp "$0" "$TMPDIR/place/cloudflared" && exec "$@"' \
+			"$STAND_IN" "$TUNNEL" $arguments 8080
+		await_exit
+		assert_match "$ended" 'exit 12[67]'
+		assert_contains "$(<"$err")" noexec
 	done
 }
 

@@ -57,6 +57,12 @@ start_ready() {
 	none_left_behind
 }
 
+@test "without a PATH the command is found where env(1) finds it" {
+	scripted 'PATH=/usr/bin:/bin; echo https://amber-apple.trycloudflare.com >&2; registered'
+	start_program env -u PATH "$TUNNEL" 8080 true
+	assert_exit 0
+}
+
 @test "a script whose interpreter is missing is told before anything is started" {
 	printf '#!/no/such/interpreter\n' >"$TMPDIR/script"
 	chmod +x "$TMPDIR/script"

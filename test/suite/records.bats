@@ -492,6 +492,13 @@ failed_with() {
 	failed_with 11
 }
 
+@test "-l origin tells the last line of the log that has words, from a log with CRLF, too" {
+	cloudflared_script <<<"printf 'cannot find the daemon\\r\\n\\r\\n' >&2; exit 3"
+	run_tunnel -b 8080
+	assert_equal "$ended" 'exit 1'
+	failed_with 'cannot find the daemon$'
+}
+
 # --- JSON -----------------------------------------------------------------------------
 
 # assert_record ORIGIN PORT: $output is the JSON of a tunnel of that origin.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # -r: cloudflared is started again when it ends.
 
+# shellcheck disable=SC2119 # next may be without a word
 # shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
@@ -240,6 +241,29 @@ listed() {
 
 has_bytes() {
 	[ "$(wc -c <"$1")" -ge "$2" ]
+}
+
+@test "-r: a URL that a full disk doesn't take is told, and the next one is printed once there is room" {
+	local page disk=$TMPDIR/disk line=https://amber-apple-1.trycloudflare.com
+	use_mounts
+	mkdir "$disk"
+	page=$(getconf PAGESIZE)
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo "https://amber-apple-$(grep -c . "$FAKE_DIR/starts").trycloudflare.com" >&2; registered; next; exit 1'
+	# Of its two pages the first is full with the first URL.
+	# shellcheck disable=SC2016 # it is for the shell
+	start_mounted "size=$((2 * page))" "$disk" sh -c 'head -c "$0" /dev/zero >"$1/urls"; exec 3>>"$1/urls"; shift
+		exec "$@" >&3 3>&-' $((page - ${#line} - 1)) "$disk" "$TUNNEL" -r 8080
+	disk=/proc/$pid/root$disk
+	await has_bytes "$disk/urls" "$page"
+	head -c "$page" /dev/zero >"$disk/fill"
+	next
+	await_text "$err" 'cannot print the URL to standard output'
+	rm "$disk/fill"
+	next
+	await has_bytes "$disk/urls" $((page + ${#line}))
+	assert_equal "$(tail -n 1 "$disk/urls")" https://amber-apple-3.trycloudflare.com
+	alive "$pid"
 }
 
 @test "-r: tunnel killed by SIGKILL takes a later cloudflared along, too" {

@@ -178,6 +178,28 @@ none_left_but_the_terminal() {
 	gone "$cloudflared"
 }
 
+@test "-i in the background ends when its terminal goes, whatever was typed before" {
+	local last tunnel
+	# shellcheck disable=SC2016 # the shell's to expand
+	for last in exit 'kill -s KILL $$' 'sleep 600'; do
+		rm -f "$FAKE_DIR/starts"
+		open_terminal 80
+		enter 'tunnel -i 8080 &'
+		await_cloudflared 1
+		await_screen "$(cloudflared_url "$cloudflared")"
+		tunnel=$(tunnel_of "$cloudflared")
+		await listed "$tunnel"
+		enter "$last"
+		if [ "$last" = 'sleep 600' ]; then
+			enter 'nobody reads this'
+			await_screen 'reads this'
+			kill -s KILL "$(terminal display-message -p '#{pane_pid}')"
+		fi
+		await gone "$tunnel"
+		gone "$cloudflared"
+	done
+}
+
 @test "no progress line is left above an error, or between log lines" {
 	local mode
 	serve
