@@ -145,7 +145,8 @@ not_ours() {
 denied() {
 	start_traced "$1" "${@:3}"
 	assert_exit 1
-	assert_match "$1 ${*:3}: $(<"$err")" "^$1 ${*:3}: tunnel: $2\$"
+	# A build that counts has a word of its own where it is denied a lock.
+	assert_match "$1 ${*:3}: $(grep -v '^profiling:' "$err")" "^$1 ${*:3}: tunnel: $2\$"
 }
 
 @test "-k and -l that the system denies a lock or a directory say so, and call nothing stopped" {

@@ -174,8 +174,8 @@ make_slow() {
 	kill -s TSTP -- "-$pid"
 	# What has stopped stays so.
 	within 1 stopped "$(children_of "$pid")" || :
-	touch go
 	kill -s INT "$pid"
+	touch go
 	assert_signal INT
 }
 
