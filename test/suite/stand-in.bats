@@ -853,6 +853,8 @@ SigIgn: 0000002"
 		source '$ROOT/test/suite/helper.bash'
 		TEST "leaves a process behind" {
 			sleep 600 >/dev/null 2>&1 3>&- &
+			# Until then nobody sees whose it is.
+			await grep -qa FAKE_DIR "/proc/\$!/environ"
 		}
 		TEST "leaves nothing behind" {
 			start_program sleep 600

@@ -438,10 +438,11 @@ listed() {
 	alive "$cloudflared"
 	! stopped "$cloudflared" || fail 'cloudflared was stopped'
 	enter 'kill -s KILL %1; fg; echo killed'
-	await_screen $'\nkilled'
+	# What is typed before the shell reads, or while it heeds Ctrl-C, may be lost.
+	await_screen $'\nkilled\n$'
 	terminal send-keys C-c
+	await_screen $'^C\n$'
 	enter 'exit 3'
-	# What is typed before the next shell reads would be lost.
 	await_screen $'exit 3\nexit\n'
 	# shellcheck disable=SC2016 # it is for the other shell
 	enter 'echo status=$?'
