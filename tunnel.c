@@ -1874,6 +1874,8 @@ static const struct hint {
 	    "ca-certificates, or have the proxy or antivirus that opens TLS "
 	    "let cloudflared pass",
 	    "x509: |failed to verify certificate", false, WEIGHT_SURE },
+	{ portal, "status_code=\"511|\"status_code\":\"511", false,
+	    WEIGHT_SURE },
 	{ "Cloudflare's service has a fault: try again later",
 	    "status_code=\"5|\"status_code\":\"5|\"status\":5", false,
 	    WEIGHT_SURE },
@@ -4408,6 +4410,13 @@ write_record(struct tunnel *t)
 		    t->origin->name, strerror(errno));
 }
 
+/* Says whether nobody would find the tunnel of a -b that leaves now. */
+static bool
+is_untraceable(const struct tunnel *t)
+{
+	return t->record_failed && t->waiter != -1;
+}
+
 static void
 update_record(struct tunnel *t)
 {
@@ -5245,6 +5254,7 @@ static bool
 print_result(struct tunnel *t)
 {
 	size_t size = strlen(t->result);
+	bool left;
 
 	if (!is_unprinted(t))
 		return true;
@@ -5256,12 +5266,16 @@ print_result(struct tunnel *t)
 		return false;
 	if (!t->delivered) {
 		fail(t, "print the URL to standard output", errno);
-	} else if (errno == EPIPE) {
-		let_go_of_output(t);	/* -r: its reader has left */
-	} else {
-		complain_of(t, "print the URL to standard output", errno);
-		t->printed = size;	/* the next one may be */
+		return true;
 	}
+	left = errno == EPIPE;		/* -r: its reader has */
+	if (!left)
+		say("cannot print the URL to standard output: %s",
+		    strerror(errno));
+	if (left || t->printed > 0)
+		let_go_of_output(t);	/* what is torn stays so */
+	else
+		t->printed = size;	/* for the next one there may be room */
 	return true;
 }
 
@@ -5647,7 +5661,7 @@ publish(struct tunnel *t)
 		t->record.error[0] = '\0';
 		t->record.log[0] = '\0';
 		update_record(t);
-		if (t->record_failed && t->waiter != -1) {
+		if (is_untraceable(t)) {
 			stop(t, STOP_FAULT, EXIT_FAILURE, 0);
 			return;
 		}
@@ -5783,12 +5797,15 @@ begin(struct tunnel *t)
 	char why[MESSAGE_SIZE];
 	int status = find_cloudflared(options, t->self, t->program, why);
 
+	update_record(t);
 	if (status == 0 && options->command != NULL)
 		status = find_command(options->command[0], t->command_path,
 		    why);
 	if (status != 0) {
 		complain(t, why);
 		stop(t, STOP_FAULT, status, 0);
+	} else if (is_untraceable(t)) {
+		stop(t, STOP_FAULT, EXIT_FAILURE, 0);
 	} else if (t->waiter != -1 && chdir("/") == -1) {
 		fail(t, "start", errno);
 	} else {
@@ -6185,7 +6202,7 @@ on_late(struct tunnel *t)
 		hint = choose_hint(log_lines(&t->log));
 		if (hint != NULL)
 			advice = hint->text;
-		else if (missing == MISSING_EDGE && t->http2)
+		else if (missing == MISSING_EDGE && t->http2 && !t->delivered)
 			advice = out_of_reach;	/* QUIC's was, before */
 		tell_failure(t, what, advice);
 	} else {
@@ -6470,9 +6487,7 @@ run_in_background(struct tunnel *t)
 		unblock_signals();
 		wait_for_url(ends[0], child);
 	}
-	setsid();		/* before a Ctrl-Z can stop it */
 	/* the caller's locks and pipes are none of a long life's business */
-	restore_signals(&caller);
 	if (dup2(t->null, 3) == -1 || dup2(ends[1], 4) == -1)
 		give_up("go to the background");
 	t->null = 3;
@@ -6482,6 +6497,8 @@ run_in_background(struct tunnel *t)
 	set_close_on_exec(3);
 	set_close_on_exec(4);
 	open_outlet(&errors, STDERR_FILENO);
+	setsid();		/* needs no /dev/tty now, nor minds a Ctrl-Z */
+	restore_signals(&caller);
 	unblock_signals();
 	caller.had_children = false;
 	t->caller = &caller;
@@ -6696,19 +6713,19 @@ await_release(int directory, const struct target *target, long long until)
  * can't reap, so that its children's ids are their own.
  */
 static void
-kill_tunnel(int directory, const struct target *target)
+kill_tunnel(int directory, const struct target *target, int process)
 {
 	struct look look;
 
 	signal_holder(directory, target, SIGSTOP);
 	if (!is_still_held(directory, target, &look)) {
-		/* it may be: then it goes on, and no other minds */
+		/* it may be: then it has to go on */
 		if (look.kind == LOOK_UNKNOWN)
-			kill(target->holder, SIGCONT);
+			signal_process(process, target->holder, SIGCONT);
 		return;
 	}
 	if (look.record.group > 0)
-		signal_group((pid_t)look.record.group, SIGKILL);
+		kill(-(pid_t)look.record.group, SIGKILL);
 	if (look.record.command > 0)
 		kill((pid_t)look.record.command, SIGKILL);
 	signal_holder(directory, target, SIGKILL);
@@ -6747,7 +6764,7 @@ await_end(int directory, const struct target *target, long long asked_ms)
 	bool ok = await_release(directory, target, until);
 
 	if (!ok) {
-		kill_tunnel(directory, target);
+		kill_tunnel(directory, target, process);
 		ok = await_release(directory, target, now_ms() + LEAVE_MS);
 	}
 	if (ok)

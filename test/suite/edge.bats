@@ -502,6 +502,7 @@ long='long() {
 		doesn't accept|ERR Failed to serve quic connection error="already connected to this server, trying another address"
 		wait some minutes|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
 		has a fault|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="500 Internal Server Error"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
+		captive portal|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="511 Network Authentication Required"
 		cannot be reached|failed to read quick-tunnel response: context deadline exceeded (Client.Timeout or context cancellation while reading body)
 		none|ERR update check failed error="Get \\"https://update.argotunnel.com\\": dial tcp: lookup update.argotunnel.com: no such host"
 	END

@@ -220,6 +220,7 @@ start_full() {
 	assert_exit 1
 	assert_match "$(<"$err")" "tunnel: $words"
 	assert_equal "$(<"$out")" ''
+	assert_equal "$(cloudflared_starts)" ''
 	none_left_behind
 	start_full 8080
 	await_url

@@ -243,26 +243,44 @@ has_bytes() {
 	[ "$(wc -c <"$1")" -ge "$2" ]
 }
 
-@test "-r: a URL that a full disk doesn't take is told, and the next one is printed once there is room" {
-	local page disk=$TMPDIR/disk line=https://amber-apple-1.trycloudflare.com
+# full_disk BYTES: a tunnel -r whose URLs go to a disk of two pages. The second is full, and the
+# first has so many bytes left behind the first URL. The next two follow at `next`.
+full_disk() {
+	disk=$TMPDIR/disk line=https://amber-apple-1.trycloudflare.com
 	use_mounts
 	mkdir "$disk"
 	page=$(getconf PAGESIZE)
 	# shellcheck disable=SC2016 # it is for the script
 	scripted 'echo "https://amber-apple-$(grep -c . "$FAKE_DIR/starts").trycloudflare.com" >&2; registered; next; exit 1'
-	# Of its two pages the first is full with the first URL.
 	# shellcheck disable=SC2016 # it is for the shell
 	start_mounted "size=$((2 * page))" "$disk" sh -c 'head -c "$0" /dev/zero >"$1/urls"; exec 3>>"$1/urls"; shift
-		exec "$@" >&3 3>&-' $((page - ${#line} - 1)) "$disk" "$TUNNEL" -r 8080
+		exec "$@" >&3 3>&-' $((page - ${#line} - 1 - $1)) "$disk" "$TUNNEL" -r 8080
 	disk=/proc/$pid/root$disk
-	await has_bytes "$disk/urls" "$page"
+	await has_bytes "$disk/urls" $((page - $1))
 	head -c "$page" /dev/zero >"$disk/fill"
+}
+
+@test "-r: a URL that a full disk doesn't take is told, and the next one is printed once there is room" {
+	local page disk line
+	full_disk 0
 	next
 	await_text "$err" 'cannot print the URL to standard output'
 	rm "$disk/fill"
 	next
 	await has_bytes "$disk/urls" $((page + ${#line}))
 	assert_equal "$(tail -n 1 "$disk/urls")" https://amber-apple-3.trycloudflare.com
+	alive "$pid"
+}
+
+@test "-r: a URL that a full disk takes half of is told, and nothing is put behind it" {
+	local page disk line
+	full_disk 10
+	next
+	await_text "$err" 'cannot print the URL to standard output'
+	rm "$disk/fill"
+	next
+	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:8080" amber-apple-3
+	assert_equal "$(tail -c 10 "$disk/urls")" https://am
 	alive "$pid"
 }
 

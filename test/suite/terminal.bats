@@ -200,6 +200,27 @@ none_left_but_the_terminal() {
 	done
 }
 
+@test "-b whose standard error is /dev/tty keeps its deadline while nobody reads that" {
+	local tunnel server kept=1
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'next; i=0
+		while [ $i -lt 2000 ]; do
+			echo "INF a line of the log, long enough for two thousand to be too many: $i"
+			i=$((i + 1))
+		done >&2'
+	open_terminal 80
+	enter 'tunnel -b -v -t 3 8080 2>/dev/tty'
+	await_cloudflared 1
+	tunnel=$(ps -o ppid= -p "$cloudflared" | tr -d ' ')
+	server=$(terminal display-message -p '#{pid}')
+	kill -s STOP "$server"
+	next go
+	within 30 gone "$tunnel" || kept=
+	kill -s CONT "$server"
+	[ "$kept" ] || fail 'it is still there'
+	gone "$cloudflared"
+}
+
 @test "no progress line is left above an error, or between log lines" {
 	local mode
 	serve
