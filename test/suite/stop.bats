@@ -373,16 +373,17 @@ stop_in_the_nick_of_time() {
 }
 
 @test "a cloudflared that joins another process group is ended all the same" {
+	local action
 	need perl
-	STAND_IN=$CLOUDFLARED
-	export STAND_IN
-	# shellcheck disable=SC2016 # perl's to expand
-	cloudflared_script <<<"exec perl -e 'setpgrp(0, getpgrp(getppid())) or die; exec @ARGV' \"\$STAND_IN\" \"\$@\""
 	# shellcheck disable=SC2030 # as meant
 	start_options=(-g)
-	for FAKE_MODE in connect ignore-term; do
-		export FAKE_MODE
+	for action in DEFAULT IGNORE; do
 		rm -f "$FAKE_DIR/starts"
+		scripted "exec perl -e '
+			setpgrp(0, getpgrp(getppid())) or die;
+			\$SIG{TERM} = \"$action\";
+			print STDERR \"https://a-b.trycloudflare.com\nINF Registered tunnel connection\n\";
+			sleep 600'"
 		start_tunnel -g 0.5 8080
 		await_url
 		await_cloudflared 1
