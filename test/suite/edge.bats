@@ -441,18 +441,23 @@ long='long() {
 	done
 }
 
+# assert_cause REGEX: what is said of the end of cloudflared tells that; none: it tells no cause.
+assert_cause() {
+	assert_equal "$ended" 'exit 1'
+	if [ "$1" = none ]; then
+		assert_equal "$(grep '^tunnel: ' "$err" | grep -vc warning)" 1
+	else
+		assert_match "$(grep '^tunnel: ' "$err")" "$1"
+	fi
+}
+
 @test "an origin's 429, the table of pre-checks, DNS and IPv6 are not taken for something else" {
 	local cause line
 	while read -r cause line; do
 		cloudflared_script <<<"echo '2026-11-25T10:00:00Z $line' >&2; exit 1"
 		run_tunnel 8080
-		assert_equal "$ended" 'exit 1'
-		if [ "$cause" = none ]; then
-			assert_equal "$(grep '^tunnel: ' "$err" | grep -vc warning)" 1
-		else
-			assert_match "$(grep '^tunnel: ' "$err")" "$cause"
-			refute_contains "$(grep '^tunnel: ' "$err")" 'port 7844'
-		fi
+		assert_cause "$cause"
+		refute_contains "$(grep '^tunnel: ' "$err")" 'port 7844'
 	done <<-'END'
 		none DBG 429 Too Many Requests connIndex=0 originService=http://localhost:8080
 		none INF |  ERROR: Allow outbound QUIC traffic on port 7844 or use HTTP2.  |
@@ -469,8 +474,7 @@ long='long() {
 	while IFS='|' read -r cure lines; do
 		cloudflared_script <<<"printf '%b\\n' '$lines' >&2; exit 1"
 		run_tunnel 8080
-		assert_equal "$ended" 'exit 1'
-		assert_contains "$(grep '^tunnel: ' "$err")" "$cure"
+		assert_cause "$cure"
 	done <<-'END'
 		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com on [::1]:53: dial udp [::1]:53: connect: cannot assign requested address
 		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com on 10.0.0.1:53: write udp 10.0.0.2:4711->10.0.0.1:53: write: operation not permitted
@@ -490,12 +494,7 @@ long='long() {
 	while IFS='|' read -r cause lines; do
 		cloudflared_script <<<"printf '%b\\n' '$lines' >&2; exit 1"
 		run_tunnel 8080
-		assert_equal "$ended" 'exit 1'
-		if [ "$cause" = none ]; then
-			assert_equal "$(grep '^tunnel: ' "$err" | grep -vc warning)" 1
-		else
-			assert_match "$(grep '^tunnel: ' "$err")" "$cause"
-		fi
+		assert_cause "$cause"
 	done <<-'END'
 		port 7844|ERR Unable to establish connection with Cloudflare edge error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"\nERR Serve tunnel error error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"
 		port 7844|ERR Serve tunnel error error="TLS handshake with edge error: read tcp 192.0.2.1:40000->198.41.200.13:7844: i/o timeout"
