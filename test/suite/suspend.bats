@@ -117,11 +117,16 @@ make_slow() {
 		__attribute__((constructor)) static void
 		keep_to_ourselves(void)
 		{
+			const char *sign = getenv("SLOW_SIGN");
+
 			unsetenv("LD_PRELOAD");
+			if (sign != NULL)
+				close(open(sign, O_WRONLY | O_CREAT, 0600));
 		}
 	END
-	LD_PRELOAD=$TMPDIR/slow.so "$TUNNEL" -V >"$TMPDIR/version" 2>&1 || skip 'it takes no library'
-	grep -q '^tunnel ' "$TMPDIR/version" || skip 'it takes no library'
+	# A static program, or one of another C library, takes none.
+	SLOW_SIGN=$TMPDIR/taken LD_PRELOAD=$TMPDIR/slow.so "$TUNNEL" -V >/dev/null 2>&1 || :
+	[ -e "$TMPDIR/taken" ] || skip 'it takes no library'
 }
 
 @test "CONT between the last look for it and the stop lets it run" {
