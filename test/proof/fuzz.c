@@ -784,7 +784,7 @@ check_last_line(const struct log *log, const char *whole, size_t length)
 	size_t kept;
 
 	log_copy_last(log, text, ROOM);
-	while (length > 0 && whole[length - 1] == '\n')
+	while (length > 0 && strchr("\r\n", whole[length - 1]) != NULL)
 		length--;
 	start = length;
 	while (start > 0 && whole[start - 1] != '\n')
