@@ -5248,13 +5248,14 @@ is_unprinted(const struct tunnel *t)
 
 /*
  * Prints the result as far as there is room.  Returns whether nothing is
- * left to be printed.
+ * left to be printed.  A URL that can't be printed ends a tunnel that has
+ * given none out; with -r a later one is lost.
  */
 static bool
 print_result(struct tunnel *t)
 {
 	size_t size = strlen(t->result);
-	bool left;
+	bool reader_left;
 
 	if (!is_unprinted(t))
 		return true;
@@ -5268,11 +5269,11 @@ print_result(struct tunnel *t)
 		fail(t, "print the URL to standard output", errno);
 		return true;
 	}
-	left = errno == EPIPE;		/* -r: its reader has */
-	if (!left)
+	reader_left = errno == EPIPE;
+	if (!reader_left)
 		say("cannot print the URL to standard output: %s",
 		    strerror(errno));
-	if (left || t->printed > 0)
+	if (reader_left || t->printed > 0)
 		let_go_of_output(t);	/* what is torn stays so */
 	else
 		t->printed = size;	/* for the next one there may be room */
