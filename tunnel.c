@@ -5147,6 +5147,8 @@ find_missing(const struct tunnel *t)
 {
 	if (t->state == CLAIMING)
 		return find_missing_of_other(t);
+	if (t->state == RENEWING && t->renewal == RENEW_HTTP2)
+		return MISSING_EDGE;
 	if (t->state != STARTING)
 		return MISSING_START;
 	if (t->url[0] == '\0')
@@ -6203,7 +6205,7 @@ on_late(struct tunnel *t)
 		hint = choose_hint(log_lines(&t->log));
 		if (hint != NULL)
 			advice = hint->text;
-		else if (missing == MISSING_EDGE && t->http2 && !t->delivered)
+		else if (t->http2 && !t->delivered)
 			advice = out_of_reach;	/* QUIC's was, before */
 		tell_failure(t, what, advice);
 	} else {

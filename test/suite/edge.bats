@@ -518,6 +518,32 @@ assert_cause() {
 	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
 }
 
+@test "a deadline while cloudflared makes room for HTTP/2 names the edge and port 7844" {
+	scripted 'trap : TERM
+		echo https://a-b-c.trycloudflare.com >&2
+		echo "ERR Failed to dial a quic connection error=\"timeout\"" >&2
+		while [ ! -e "$FAKE_DIR/end" ]; do sleep 0.05; done
+		exit 0'
+	start_tunnel -g 600 -t 2 8080
+	await contains "$err" 'no tunnel within 2 s'
+	touch "$FAKE_DIR/end"
+	assert_exit 124
+	assert_match "$(grep '^tunnel: ' "$err")" "Cloudflare's edge has no connection"
+	assert_match "$(grep '^tunnel: ' "$err")" 'port 7844'
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 1
+}
+
+@test "a deadline before cloudflared has its URL by HTTP/2 names port 7844" {
+	scripted '[ ! "$TUNNEL_TRANSPORT_PROTOCOL" ] || next
+		echo https://a-b-c.trycloudflare.com >&2
+		echo "ERR Failed to dial a quic connection error=\"timeout\"" >&2
+		next'
+	run_tunnel -t 3 8080
+	assert_equal "$ended" 'exit 124'
+	assert_match "$(grep '^tunnel: ' "$err")" 'port 7844'
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
+}
+
 @test "the level and the message of JSON are its own, not what one of its fields quotes" {
 	local line
 	for line in '{"a\"level":"debug","b\"message":"fine","level":"error","message":"lookup a.b: no such host"}' \
