@@ -2487,7 +2487,6 @@ enter_stage(struct names *names, struct server *server,
     enum server_stage stage)
 {
 	server->stage = stage;
-	server->interval_ms = names->first_ms;
 	ask(names, server);
 }
 
@@ -2707,8 +2706,6 @@ names_open(struct names *names)
 	names->voted_ms = 0;
 	if (names->off)
 		return;
-	names->first_ms = PUBLISH_MS;
-	names->most_ms = PUBLISH_MAX_MS;
 	if (names->named.size > 0) {
 		first->address = names->named;
 		enter_stage(names, first, SERVER_PROOF);
@@ -5612,14 +5609,11 @@ judge_tunnel(struct tunnel *t)
 		return;
 	if (lost && t->edge.loss_said && answered) {
 		renew_dead(t, "its edge is lost, and the network is there");
-		return;
-	}
-	if (!lost && answered && tally.sure_no == tally.answering) {
+	} else if (!lost && answered && tally.sure_no == tally.answering) {
 		renew_dead(t, "its name is gone from the DNS");
-		return;
-	}
-	/* nothing to fear, or nobody to ask: until the next minute */
-	if (tally.sought == 0 && (!answered || lost || tally.yes > 0)) {
+	} else if (tally.sought == 0 &&
+	    (!answered || lost || tally.yes > 0)) {
+		/* nothing to fear, or nobody to ask: until the next minute */
 		t->watching = false;
 		names_close(&t->names);
 	}
