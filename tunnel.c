@@ -1758,7 +1758,9 @@ has_sign(const char *line, const char *signs)
 		copy_part(sign, sizeof sign, signs, length);
 		if (matches_sign(line, sign))
 			return true;
-		signs += signs[length] == '|' ? length + 1 : length;
+		signs += length;
+		if (*signs == '|')
+			signs++;
 	}
 	return false;
 }
@@ -5654,7 +5656,7 @@ publish(struct tunnel *t)
 	if (t->record.url[0] == '\0') {
 		copy_text(t->record.url, URL_SIZE, t->url);
 		format_time(t->record.created, time(NULL));
-		t->record.waited = t->options->now ? 0 : 1;
+		t->record.waited = !t->options->now;
 		t->record.error[0] = '\0';
 		t->record.log[0] = '\0';
 		update_record(t);

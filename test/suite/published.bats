@@ -78,6 +78,7 @@ setup() {
 	start_tunnel -n 8080
 	await_url
 	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state up'
+	assert_contains "$(<"$XDG_RUNTIME_DIR/tunnel/localhost:8080")" 'waited 0'
 	assert_equal "$(said one no)" 0
 	start_tunnel -b 8080
 	second=$pid

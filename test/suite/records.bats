@@ -38,6 +38,7 @@ stop() {
 	assert_equal "$(find "$records" -prune -perm 700)" "$records"
 	assert_equal "$(find "$records" -type f ! -perm -004 ! -perm -040 ! -perm -020 ! -perm -002)" "$records/localhost:8080"
 	assert_equal "$(holder localhost:8080)" "$pid"
+	assert_equal "$(grep '^waited ' "$records/localhost:8080")" 'waited 1'
 	start_tunnel https://127.0.0.1:8081
 	await_url
 	assert_equal "$(holder 127.0.0.1:8081)" "$pid"
