@@ -186,6 +186,24 @@ goes_on() {
 	fail 'a lock that is denied ends it, or goes unsaid'
 }
 
+@test "a pipe that can't be made fit is no start, and the cause is said" {
+	local i
+	denied fcntl:error=EIO:when=1 "cannot start: $EIO" 8080
+	# Which call it is that sees to cloudflared's pipe is nobody's business.
+	for ((i = 2; i < 20; i++)); do
+		start_traced "fcntl:error=EIO:when=$i" -t 2 8080
+		await url_or_end
+		if [ -n "$url" ]; then
+			kill -s TERM "$pid"
+			assert_signal TERM
+		elif grep -qxE "tunnel: cannot start cloudflared: $EIO" "$err"; then
+			assert_exit 1
+			return 0
+		fi
+	done
+	fail 'a pipe that cannot be made fit goes unsaid'
+}
+
 @test "why there can be no record directory is said: a file system that is read-only" {
 	use_mounts
 	start_mounted ro,mode=700 "$XDG_RUNTIME_DIR" "$TUNNEL" -b 8080
