@@ -857,6 +857,7 @@ enum origin_fault {
 	ORIGIN_BAD_PORT,
 	ORIGIN_PATH,
 	ORIGIN_SCHEME,
+	ORIGIN_SLASHES,
 	ORIGIN_DIGITS,
 	ORIGIN_BRACKETS,
 	ORIGIN_USER,
@@ -870,6 +871,7 @@ static const char *const origin_faults[] = {
 	[ORIGIN_BAD_PORT] = "the port must be a number from 1 to 65535",
 	[ORIGIN_PATH] = "a path cannot be tunnelled, only a whole server",
 	[ORIGIN_SCHEME] = "only http and https can be tunnelled",
+	[ORIGIN_SLASHES] = "slashes are missing, as in http://localhost:8080",
 	[ORIGIN_DIGITS] = "a host cannot be digits alone: type the port once",
 	[ORIGIN_BRACKETS] = "an IPv6 address goes in brackets: [::1]:8080",
 	[ORIGIN_USER] = "a user name cannot be tunnelled: leave it out",
@@ -905,7 +907,8 @@ check_host(const char *host)
 		return ORIGIN_RIGHT;
 	}
 	if (strchr(host, ':') != NULL) {
-		if (consists_of(host, DIGITS "abcdefABCDEF:."))
+		if (consists_of(host, DIGITS "abcdefABCDEF:") ||
+		    starts_with(host, "::"))
 			return ORIGIN_BRACKETS;
 		return ORIGIN_HOST;
 	}
@@ -956,6 +959,26 @@ parse_authority(const char *text, int default_port, struct origin *origin)
 }
 
 /*
+ * Looks for what is meant as a URL without its slashes: http:localhost:8080,
+ * http:/localhost:8080, and the unix:/path that cloudflared knows.  A host
+ * may have the name http.
+ */
+static enum origin_fault
+check_slashes(const char *text)
+{
+	size_t length = strcspn(text, ":");
+	bool web = (length == 4 && strncasecmp(text, "http", 4) == 0) ||
+	    (length == 5 && strncasecmp(text, "https", 5) == 0);
+
+	if (starts_with(text, "unix:/") || starts_with(text, "unix+tls:/"))
+		return ORIGIN_SCHEME;
+	if (web && text[length] == ':' && (text[length + 1] == '/' ||
+	    strchr(text + length + 1, ':') != NULL))
+		return ORIGIN_SLASHES;
+	return ORIGIN_RIGHT;
+}
+
+/*
  * Reads [scheme://][host:]port[/].  A path is a fault that still fills the
  * origin, so that one can say what to type instead.
  */
@@ -965,11 +988,13 @@ parse_origin(const char *text, struct origin *origin)
 	const char *separator = find(text, "://");
 	const char *scheme = "http";
 	char authority[ORIGIN_SIZE];
-	enum origin_fault fault;
+	enum origin_fault fault = check_slashes(text);
 	int default_port = 0;
 	size_t length;
 
 	memset(origin, 0, sizeof *origin);
+	if (separator == NULL && fault != ORIGIN_RIGHT)
+		return fault;
 	if (separator != NULL) {
 		default_port = 80;
 		if (strncasecmp(text, "https://", 8) == 0) {
@@ -997,6 +1022,14 @@ parse_origin(const char *text, struct origin *origin)
 	if (strcmp(text, "") == 0 || strcmp(text, "/") == 0)
 		return ORIGIN_RIGHT;
 	return ORIGIN_PATH;
+}
+
+static bool
+is_origin(const char *text)
+{
+	struct origin origin;
+
+	return parse_origin(text, &origin) == ORIGIN_RIGHT;
 }
 
 /* What one types for it in `tunnel -k`: the port alone where that will do. */
@@ -1131,6 +1164,7 @@ static const struct mistake {
 	{ "down", "-k" },	{ "list", "-l" },	{ "ls", "-l" },
 	{ "status", "-l" },	{ "start", "" },	{ "run", "" },
 	{ "http", "" },		{ "help", "-h" },	{ "version", "-V" },
+	{ "--help", "-h" },	{ "--version", "-V" },
 	{ "-p", ":" },		{ "-d", "-b" },		{ "--port", ":" },
 	{ "--url", ":" },	{ "--quiet", "" },	{ "--all", "-ka" },
 	{ "--background", "-b" },			{ "--daemon", "-b" },
@@ -1143,21 +1177,24 @@ static const struct mistake {
 };
 
 /*
- * Finds a known mistake: --port, --port=8080 or -p8080.  Then *value is what
- * is attached to it, or "".
+ * Finds a known mistake: --port, --port=8080, -port or -p8080.  Then *value
+ * is what is attached to it, or "".
  */
 static const struct mistake *
 find_mistake(const char *typed, const char **value)
 {
 	for (size_t i = 0; i < COUNT(mistakes); i++) {
 		const char *known = mistakes[i].typed;
-		bool is_letter = known[0] == '-' && known[1] != '-';
-		size_t length = strlen(known);
+		size_t length;
 
+		if (starts_with(known, "--") && !starts_with(typed, "--"))
+			known++;
+		length = strlen(known);
 		if (!starts_with(typed, known))
 			continue;
 		*value = typed + length + (typed[length] == '=' ? 1 : 0);
-		if (typed[length] == '\0' || typed[length] == '=' || is_letter)
+		if (typed[length] == '\0' || typed[length] == '=' ||
+		    (length == 2 && is_origin(*value)))
 			return &mistakes[i];
 	}
 	return NULL;
@@ -1243,22 +1280,10 @@ is_option(const char *argument)
 	return argument != NULL && argument[0] == '-' && argument[1] != '\0';
 }
 
-static bool
-is_origin(const char *text)
-{
-	struct origin origin;
-
-	return parse_origin(text, &origin) == ORIGIN_RIGHT;
-}
-
 /* Says what is wrong with an origin, and exits. */
 static NORETURN void
-refuse_origin(enum origin_fault fault, const char *typed,
-    const struct origin *origin)
+refuse_origin(enum origin_fault fault, const char *typed)
 {
-	if (fault == ORIGIN_PATH)
-		refuse("%s: %s: type tunnel %s", origin_faults[fault], typed,
-		    origin->url);
 	/* a word, such as a command's, that has no meaning here */
 	if (fault == ORIGIN_NO_PORT && consists_of(typed, NAME_CHARS) &&
 	    strcmp(typed, "localhost") != 0)
@@ -1297,10 +1322,16 @@ add_option(struct options *mended, char line[MESSAGE_SIZE],
     const char *option, const char *attached, char **next)
 {
 	const char *letter = option + 1;
+	bool given = strchr(mended->letters, letter[0]) != NULL;
 
+	/* `tunnel -k stop` says it twice */
+	if (letter[1] == '\0' && given && strchr("cgt", letter[0]) == NULL)
+		return next;
 	add_word(line, option);
-	for (; *letter != '\0' && strchr(option_letters, *letter) != NULL;
-	    letter++) {
+	do {
+		if (*letter == ':' || *letter == '\0' ||
+		    strchr(option_letters, *letter) == NULL)
+			refuse("unknown option: %s", option);
 		note_letter(mended, *letter);
 		if (strchr("cgt", *letter) == NULL)
 			continue;
@@ -1309,31 +1340,54 @@ add_option(struct options *mended, char line[MESSAGE_SIZE],
 		if (attached[0] == '\0' && *next == NULL)
 			refuse("an argument is missing after %s", next[-1]);
 		add_word(line, attached[0] != '\0' ? attached : *next++);
-	}
+	} while (*++letter != '\0');
 	return next;
 }
 
-/* Adds an origin, which must be one. */
+/*
+ * Adds an origin, which must be one, but for a path: that is left out, and
+ * *path is the word.
+ */
 static void
-add_origin(char line[MESSAGE_SIZE], const char *word)
+add_origin(char line[MESSAGE_SIZE], const char *word, const char **path)
 {
 	struct origin origin;
 	enum origin_fault fault = parse_origin(word, &origin);
 
-	if (fault != ORIGIN_RIGHT)
-		refuse_origin(fault, word, &origin);
-	add_word(line, word);
+	if (fault == ORIGIN_RIGHT) {
+		add_word(line, word);
+		return;
+	}
+	if (fault != ORIGIN_PATH)
+		refuse_origin(fault, word);
+	add_word(line, origin.url);
+	*path = word;
+}
+
+/* Says what is still wrong, and exits, or adds what is still missing. */
+static void
+complete(const struct options *mended, char origins[MESSAGE_SIZE])
+{
+	if (strpbrk(mended->letters, "hV") != NULL)
+		return;
+	check_combination(mended);
+	if (mended->all && origins[0] != '\0')
+		refuse("-ka takes no origin:%s", origins);
+	if (origins[0] == '\0' && !mended->all && !mended->list)
+		add_word(origins, "8080");
 }
 
 /*
  * Puts a mistaken command line in order: options, by our letters; origins;
  * the command, which begins with the first word behind the origin that is
  * none, nor an option.  What is still wrong then is told instead, and exits.
+ * Returns the origin that had a path, or NULL.
  */
-static void
+static const char *
 mend(char **next, char line[MESSAGE_SIZE])
 {
 	char origins[MESSAGE_SIZE] = "";
+	const char *path = NULL;
 	struct options mended;
 
 	memset(&mended, 0, sizeof mended);
@@ -1356,7 +1410,7 @@ mend(char **next, char line[MESSAGE_SIZE])
 		if (option)
 			next = add_option(&mended, line, word, value, next);
 		else if (mistake == NULL && word[0] != '-')
-			add_origin(origins, word);
+			add_origin(origins, word, &path);
 		if (word[0] == ':' && value[0] == '\0' && *next != NULL)
 			value = *next++;
 		if (value[0] == '\0' || origins[0] != '\0')
@@ -1364,17 +1418,27 @@ mend(char **next, char line[MESSAGE_SIZE])
 		/* --port=3000, --stop=3000, but not --grace=5 */
 		if (word[0] == ':' ||
 		    (strpbrk(word, "cgt") == NULL && is_origin(value)))
-			add_origin(origins, value);
+			add_origin(origins, value, &path);
 	}
 	mended.command = *next != NULL ? next : NULL;
-	if (strpbrk(mended.letters, "hV") == NULL) {
-		check_combination(&mended);
-		if (origins[0] == '\0' && !mended.all && !mended.list)
-			add_word(origins, "8080");
-	}
+	complete(&mended, origins);
 	add_text(line, MESSAGE_SIZE, origins);
 	for (; *next != NULL; next++)
 		add_word(line, *next);
+	return path;
+}
+
+/* Says what is wrong, or that a path is, and what to type; exits. */
+static NORETURN void
+refuse_and_advise(const struct options *options, const char *wrong)
+{
+	char line[MESSAGE_SIZE];
+	const char *path = mend(options->typed, line);
+
+	if (path != NULL)
+		refuse("%s: %s: type %s", origin_faults[ORIGIN_PATH], path,
+		    line);
+	refuse("%s: type %s", wrong, line);
 }
 
 /* Tells, if it is a known mistake, what to type instead, and exits. */
@@ -1382,13 +1446,13 @@ static void
 refuse_mistake(const struct options *options, const char *what,
     const char *typed)
 {
-	char line[MESSAGE_SIZE];
+	char wrong[MESSAGE_SIZE];
 	const char *value;
 
 	if (find_mistake(typed, &value) == NULL)
 		return;
-	mend(options->typed, line);
-	refuse("%s: %s: type %s", what, typed, line);
+	snprintf(wrong, sizeof wrong, "%s: %s", what, typed);
+	refuse_and_advise(options, wrong);
 }
 
 /* Takes an origin from the arguments, or tells what is wrong with it. */
@@ -1401,7 +1465,9 @@ take_origin(const struct options *options, const char *typed,
 	if (fault == ORIGIN_RIGHT)
 		return;
 	refuse_mistake(options, "not an origin", typed);
-	refuse_origin(fault, typed, origin);
+	if (fault == ORIGIN_PATH)
+		refuse_and_advise(options, origin_faults[fault]);
+	refuse_origin(fault, typed);
 }
 
 /*
@@ -1519,15 +1585,7 @@ take_options(struct options *options, int argc, char **argv)
 	}
 }
 
-/* Tells where an option belongs that was found behind the origin. */
-static NORETURN void
-refuse_order(const struct options *options)
-{
-	char line[MESSAGE_SIZE];
-
-	mend(options->typed, line);
-	refuse("options go before the origin: type %s", line);
-}
+static const char wrong_order[] = "options go before the origin";
 
 /* Takes the command, which stands behind the origin, perhaps after "--". */
 static void
@@ -1540,7 +1598,7 @@ take_command(struct options *options, char **operands)
 		if (operands[1] == NULL)
 			refuse("a command is missing after --");
 	} else if (operands[1][0] == '-') {
-		refuse_order(options);
+		refuse_and_advise(options, wrong_order);
 	} else if (is_origin(operands[1])) {
 		refuse("one origin a tunnel: type tunnel -b %s; tunnel -b %s",
 		    operands[0], operands[1]);
@@ -1584,7 +1642,7 @@ take_operands(struct options *options, char **operands, struct origin *origin)
 	}
 	for (size_t i = 1; operands[i] != NULL; i++) {
 		if (operands[i][0] == '-')
-			refuse_order(options);
+			refuse_and_advise(options, wrong_order);
 		take_origin(options, operands[i], &other);
 	}
 	check_combination(options);

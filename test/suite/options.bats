@@ -147,7 +147,7 @@ taken() {
 
 @test "an option after the origin is refused, saying that options go before it" {
 	local option
-	for option in -v -b --help -x -; do
+	for option in -v -b -h -rv; do
 		refused 8080 "$option"
 		assert_contains "$errors" 'options go before the origin'
 		assert_contains "$errors" "tunnel $option 8080"
@@ -196,6 +196,16 @@ mended() {
 	mended 'tunnel -l 3000' list 3000
 	mended 'tunnel -l -j' list --json
 	mended 'tunnel -b 8080' --background
+	mended 'tunnel -h 8080' 8080 --help
+	mended 'tunnel 3000' -port 3000
+	mended 'tunnel 3000' -port=3000
+	mended 'tunnel -v 3000' -debug 3000
+	mended 'tunnel -l' -list
+	mended 'tunnel -k 3000' -k stop 3000
+	mended 'tunnel -l' -l list
+	mended 'tunnel -b -w http://localhost:3000' -b -w localhost:3000/api
+	mended 'tunnel -k http://localhost:3000' -k localhost:3000/api
+	mended 'tunnel -l http://localhost:3000 4000' -l 3000/api 4000
 }
 
 @test "an origin that an option has taken for its argument is told" {
@@ -396,6 +406,15 @@ mended() {
 		3000 -b npm start|-b doesn't go with a command
 		--no-wait --wait 3000|-n and -w exclude each other
 		--url http://localhost:3000/x|a path cannot be tunnelled, only a whole server: http://localhost:3000/x: type tunnel http://localhost:3000
+		--stop localhost:3000/x|a path cannot be tunnelled, only a whole server: localhost:3000/x: type tunnel -k http://localhost:3000
+		3000 -x|unknown option: -x
+		3000 -vx|unknown option: -vx
+		3000 -|unknown option: -
+		3000 --x -v|unknown option: --x
+		-k 3000 -1|unknown option: -1
+		-k 3000 -a|-ka takes no origin: 3000
+		-k 3000 --all|-ka takes no origin: 3000
+		--all 3000|-ka takes no origin: 3000
 		--port 99999|the port must be a number from 1 to 65535: 99999
 	END
 }
@@ -430,6 +449,10 @@ mended() {
 		3000/?x=y|a path cannot be tunnelled, only a whole server: 3000/?x=y: type tunnel http://localhost:3000
 		ftp://localhost:8080|only http and https can be tunnelled
 		3000:3000|a host cannot be digits alone: type the port once
+		unix:/tmp/server.sock|only http and https can be tunnelled
+		http:/localhost:3000|slashes are missing, as in http://localhost:8080: http:/localhost:3000
+		HTTPS:localhost:3000|slashes are missing
+		10.0.0.1:80:80|not a host name or address
 		::1:8080|an IPv6 address goes in brackets
 		fe80::1:80|an IPv6 address goes in brackets
 		user@localhost:8080|a user name cannot be tunnelled
@@ -441,4 +464,6 @@ mended() {
 	END
 	# What is just short enough is taken.
 	taken "$(printf '%0249d' 0 | tr 0 a):8080"
+	# A host may have such a name.
+	taken http:8080
 }
