@@ -1872,8 +1872,10 @@ has_registration(const char *line)
 static bool
 is_old_registration(const char *message)
 {
+	const char *id = message + strlen("Connection ");
+
 	return starts_with(message, "Connection ") &&
-	    find(message, " registered") != NULL;
+	    starts_with(id + strcspn(id, " "), " registered");
 }
 
 static enum edge_event
@@ -2016,6 +2018,7 @@ static const struct hint *
 choose_hint(const char *log)
 {
 	const struct hint *chosen = NULL;
+	const struct hint *before = NULL;	/* at the last stamped line */
 
 	for (const char *line = log; *line != '\0'; line = next_line(line)) {
 		const struct hint *hint = read_hint(line);
@@ -2025,12 +2028,17 @@ choose_hint(const char *log)
 		/* what comes of being told to end is no reason for that */
 		if (starts_with(message, "Initiating graceful shutdown"))
 			break;
+		/* the lines of a page, logged whole, are no words of Go's */
+		if (level == LEVEL_NONE && find(line, " error=\"") != NULL)
+			chosen = before;
 		if (read_edge(line) == EVENT_REGISTERED)
 			chosen = NULL;
 		else if (hint != NULL && (chosen == NULL ||
 		    hint->weight == WEIGHT_SURE ||
 		    hint->weight > chosen->weight))
 			chosen = hint;
+		if (level != LEVEL_NONE)
+			before = chosen;
 	}
 	return chosen;
 }

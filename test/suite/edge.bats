@@ -424,7 +424,8 @@ long='long() {
 	serve
 	lines=('ERR Request failed error="x" dest="https://a-b-c.trycloudflare.com/?q=Registered tunnel connection" event=0'
 		'{"dest":"https://a-b-c.trycloudflare.com/?q=Registered tunnel connection","level":"error","message":"Request failed"}'
-		"DBG GET / headers=\"$(printf '%020000d' 0) Registered tunnel connection\"")
+		"DBG GET / headers=\"$(printf '%020000d' 0) Registered tunnel connection\""
+		'ERR Connection terminated error="tunnel not registered" connIndex=0')
 	for line in "${lines[@]}"; do
 		scripted "echo https://a-b-c.trycloudflare.com >&2
 			echo '$line' >&2
@@ -499,9 +500,12 @@ assert_cause() {
 		port 7844|ERR Unable to establish connection with Cloudflare edge error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"\nERR Serve tunnel error error="DialContext error: dial tcp 198.41.200.13:7844: connect: connection refused"
 		port 7844|ERR Serve tunnel error error="TLS handshake with edge error: read tcp 192.0.2.1:40000->198.41.200.13:7844: i/o timeout"
 		doesn't accept|ERR Failed to serve quic connection error="already connected to this server, trying another address"
-		wait some minutes|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
-		has a fault|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="500 Internal Server Error"\nfailed to unmarshal quick Tunnel: invalid character \x27<\x27 looking for beginning of value
-		captive portal|ERR Error unmarshaling QuickTunnel response: error="invalid character \x27<\x27 looking for beginning of value" status_code="511 Network Authentication Required"
+		wait some minutes|ERR Error unmarshaling QuickTunnel response: error="invalid character \0047<\0047 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
+		has a fault|ERR Error unmarshaling QuickTunnel response: error="invalid character \0047<\0047 looking for beginning of value" status_code="500 Internal Server Error"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
+		captive portal|ERR Error unmarshaling QuickTunnel response: error="invalid character \0047<\0047 looking for beginning of value" status_code="511 Network Authentication Required"
+		captive portal|ERR Error unmarshaling QuickTunnel response: <!DOCTYPE HTML>\n<html><head>\n<title>401 Unauthorized</title>\n</head></html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="401 Unauthorized"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
+		captive portal|ERR Error unmarshaling QuickTunnel response: <html>\n<p>The DNS lookup was refused: no route to host</p>\n</html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="200 OK"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
+		wait some minutes|ERR Error unmarshaling QuickTunnel response: <html>\n<p>no such host</p>\n</html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
 		cannot be reached|failed to read quick-tunnel response: context deadline exceeded (Client.Timeout or context cancellation while reading body)
 		none|ERR update check failed error="Get \\"https://update.argotunnel.com\\": dial tcp: lookup update.argotunnel.com: no such host"
 	END
