@@ -2408,6 +2408,7 @@ names_configure(struct names *names)
 		names->off = true;
 	else if (!parse_ip(setting, DNS_PORT, &names->named) &&
 	    (parse_authority(setting, DNS_PORT, &server) != ORIGIN_RIGHT ||
+	    same_name(server.host, "localhost") ||
 	    (!find_address(&server, AF_INET, &names->named) &&
 	    !find_address(&server, AF_INET6, &names->named))))
 		refuse("TRYCLOUDFLARE_NS is none or address[:port]: %s",
