@@ -3873,14 +3873,26 @@ log_trim(struct log *log)
 	memmove(log->text, log->text + old, log->length + 1);
 }
 
+/* Tells how many lines -v could not show, once there is room again. */
+static void
+log_tell_lost(struct log *log)
+{
+	char note[64];
+
+	if (log->lost == 0)
+		return;
+	snprintf(note, sizeof note, "[%lu lines lost]", log->lost);
+	if (put_line("cloudflared", note, strlen(note), 0))
+		log->lost = 0;
+}
+
 /* Shows what -v hasn't shown yet: whole lines, or to the end all of it. */
 static void
 log_show(struct log *log, enum ending ending)
 {
-	char note[64];
-
 	if (errors.fd == -1)
 		return;		/* -b: nobody is there any more */
+	log_tell_lost(log);
 	while (log->text[log->shown] != '\0') {
 		const char *line = log->text + log->shown;
 		size_t size = line_length(line);
@@ -3896,11 +3908,7 @@ log_show(struct log *log, enum ending ending)
 			log->lost++;
 		log->shown += ended ? size + 1 : size;
 	}
-	if (log->lost == 0)
-		return;
-	snprintf(note, sizeof note, "[%lu lines lost]", log->lost);
-	if (put_line("cloudflared", note, strlen(note), 0))
-		log->lost = 0;
+	log_tell_lost(log);
 }
 
 /* The text from its first whole line on. */

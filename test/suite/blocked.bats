@@ -148,6 +148,29 @@ late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
 		fail "seen $seen, lost $lost, sent $sent"
 }
 
+@test "the first line for which there is room again is not lost" {
+	make_pipe first
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'i=0
+		while [ $((i += 1)) -le 3000 ]; do echo "line $i of the log, which nobody reads for a while"; done >&2
+		echo https://a-b-c-d.trycloudflare.com INF Registered tunnel connection >&2
+		while next; do echo "word $word" >&2; done'
+	start_options=(-e "$pipe")
+	start_tunnel -v 8080
+	await_url
+	cat <&8 >"$TMPDIR/read" &
+	adopt $!
+	await much_is_read
+	next only
+	await_text "$TMPDIR/read" 'word only'
+	assert_contains "$(<"$TMPDIR/read")" 'lines lost]'
+}
+
+# Succeeds if the reader has nearly all that the pipe held.
+much_is_read() {
+	[ "$(wc -c <"$TMPDIR/read")" -ge 50000 ]
+}
+
 # Sends a word, which may be lost itself while the reader is behind.
 sent=0
 word_comes() {
