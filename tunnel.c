@@ -3444,7 +3444,7 @@ cut_to_interpreter(char *head)
 	length = strspn(head + 2, " \t");
 	memmove(head, head + 2 + length, strlen(head + 2 + length) + 1);
 	head[strcspn(head, " \t")] = '\0';
-	return true;
+	return head[0] != '\0';
 }
 
 /*
@@ -3462,6 +3462,10 @@ explain_program(const char *path, int error, char *text, size_t size)
 		    "its file system mounted noexec?)", strerror(error));
 	if (got < 0)
 		return;
+	if (error == EACCES && access(path, X_OK) == 0 &&
+	    cut_to_interpreter(head) && access(head, X_OK) == -1)
+		snprintf(text, size, "%s: its interpreter %s cannot be "
+		    "executed", strerror(error), head);
 	if (error == ENOENT && cut_to_interpreter(head)) {
 		size_t length = strlen(head);
 		bool carriage = length > 0 && head[length - 1] == '\r';

@@ -201,6 +201,8 @@ field() {
 		exit 0\n\000|not a program: download it again
 		exit\000|not a program: download it again
 		#!/no/such/interpreter -x\nexit 0\n|its interpreter /no/such/interpreter is missing
+		#!/etc/passwd\nexit 0\n|its interpreter /etc/passwd cannot be executed
+		#!\nexit 0\n|not a program: download it again
 		#! /no/such/interpreter\nexit 0\n|its interpreter /no/such/interpreter is missing
 		#!/bin/sh\r\nexit 0\r\n|the line ends with CR: convert the file
 	END
