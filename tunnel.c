@@ -3194,12 +3194,24 @@ check_directory(int directory)
 	return NULL;
 }
 
+/* Says whether the directory that something would be in is there. */
+static bool
+has_parent(const char *path)
+{
+	char parent[PATH_SIZE];
+
+	copy_part(parent, sizeof parent, path,
+	    (size_t)(strrchr(path, '/') - path + 1));
+	return access(parent, F_OK) == 0;
+}
+
 /* To keep a record a directory is made; to look at one it isn't. */
 enum need { TO_KEEP, TO_LOOK };
 
 /*
  * Opens the directory of the records, after making it if need be.  Returns
- * -1 if it isn't there, with errno ENOENT, or can't be used, which is said.
+ * -1 if it isn't there, with errno ENOENT, or can't be used, which is said:
+ * where it couldn't be made no tunnel has a record.
  */
 static int
 open_directory(enum need need, const char *severity)
@@ -3207,18 +3219,20 @@ open_directory(enum need need, const char *severity)
 	char path[PATH_SIZE];
 	const char *fault;
 	int directory;
-	int made;
+	int made = ENOENT;
 
 	name_directory(path);
 	if (need == TO_KEEP && mkdir(path, 0700) == 0)
 		chmod(path, 0700);	/* whatever the umask is */
-	made = errno;
+	else if (need == TO_KEEP)
+		made = errno;
 	directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW |
 	    O_CLOEXEC);
-	if (directory == -1 && errno == ENOENT && need == TO_LOOK)
-		return -1;
-	if (directory == -1 && errno == ENOENT)
+	if (directory == -1 && errno == ENOENT) {
+		if (need == TO_LOOK && has_parent(path))
+			return -1;
 		errno = made;		/* why it isn't there */
+	}
 	fault = check_directory(directory);
 	if (fault == NULL)
 		return directory;
@@ -5171,6 +5185,7 @@ enum missing {
 	MISSING_READER,
 	MISSING_END,
 	MISSING_START,
+	MISSING_RECORD,
 	MISSING_OTHER,
 	MISSING_URL,
 	MISSING_EDGE,
@@ -5189,6 +5204,7 @@ static const struct {
 	    "it is still stopping" },
 	[MISSING_START] = { "the next start of cloudflared",
 	    "cloudflared was to be started again" },
+	[MISSING_RECORD] = { "the URL", "its record cannot be read here" },
 	[MISSING_OTHER] = { "the URL", "it has no URL yet" },
 	[MISSING_URL] = { "the URL", "cloudflared gave no URL" },
 	[MISSING_EDGE] = { "Cloudflare's edge",
@@ -5206,6 +5222,8 @@ find_missing_of_other(const struct tunnel *t)
 
 	if (other->record.state == RECORD_STOPPING)
 		return MISSING_END;
+	if (is_held(other) && other->record.pid == 0)
+		return MISSING_RECORD;
 	if (!is_listed(other))
 		return MISSING_OTHER;
 	if (t->options->now)
@@ -6663,7 +6681,24 @@ next_origin(struct subjects *subjects, struct origin *origin)
 }
 
 /*
- * -l: lists the tunnels of these origins, or all.  Of all, what isn't listed
+ * Looks at a record, again if it says nothing, since its tunnel may be just
+ * coming.  Returns whether somebody holds it, but it can't be read.
+ */
+static bool
+look_again(int directory, const char *name, struct look *look)
+{
+	look_at(directory, name, look);
+	for (int i = 0; i < 5; i++) {
+		if (!is_held(look) || look->record.pid != 0)
+			return false;
+		sleep_ms(10);
+		look_at(directory, name, look);
+	}
+	return is_held(look) && look->record.pid == 0;
+}
+
+/*
+ * -l: lists the tunnels of these origins, or all.  Of all, one without a URL
  * is told at a terminal only.
  */
 static NORETURN void
@@ -6679,7 +6714,8 @@ list_tunnels(const struct options *options, char **operands)
 	bool ok = true;
 
 	while (next_origin(&subjects, &origin)) {
-		look_at(directory, origin.name, &look);
+		bool unread = look_again(directory, origin.name, &look);
+
 		idle = idle && !is_held(&look);
 		if (is_listed(&look)) {
 			format_result(options, &look.record, &origin, text,
@@ -6689,7 +6725,8 @@ list_tunnels(const struct options *options, char **operands)
 		}
 		if (look.kind == LOOK_UNKNOWN)
 			tell_unknown(origin.name, look.error);
-		else if (named || (is_held(&look) && errors_terminal))
+		else if (named || unread ||
+		    (is_held(&look) && errors_terminal))
 			tell_unlisted(&origin, &look);
 		if (named || look.kind == LOOK_UNKNOWN)
 			ok = false;

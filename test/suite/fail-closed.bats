@@ -611,6 +611,15 @@ added() {
 ]*$holder"
 		assert_equal "$output" ''
 	done
+	# Among all it isn't passed over in silence.
+	run_tunnel -l
+	assert_equal "$ended: $output" 'exit 0: '
+	assert_match "$errors" "^tunnel: [^
+]*localhost:8080, process $holder, [^
+]*cannot be read here"
+	run_tunnel -b -t 1 8080
+	assert_equal "$ended: $output" 'exit 124: '
+	assert_match "$errors" "process $holder: its record cannot be read here"
 	assert_equal "$(cat "$record")" $'tunnel 3\ncolour blue\nend'
 	run_tunnel -k 8080
 	case $ended in

@@ -120,6 +120,7 @@ refused() {
 }
 
 @test "where there can be no record directory a foreground tunnel runs on" {
+	local arguments first
 	: >"$records"
 	refused 'a file'
 	unset XDG_RUNTIME_DIR
@@ -129,10 +130,20 @@ refused() {
 	await_url
 	assert_match "$(<"$err")" "tunnel: warning: [^
 ]*$records"
+	first=$pid
 	run_tunnel -b 8080
 	assert_equal "$ended: $output" 'exit 1: '
 	assert_match "$errors" "^tunnel: [^
 ]*$records"
+	# Nor can anybody tell what runs: that nothing is recorded isn't that nothing runs.
+	for arguments in -l '-l 8080' '-k 8080' -ka; do
+		# shellcheck disable=SC2086 # two words
+		run_tunnel $arguments
+		assert_equal "$arguments: $ended: $output" "$arguments: exit 1: "
+		assert_match "$errors" "^tunnel: cannot keep records in $records: [^
+]*XDG_RUNTIME_DIR"
+	done
+	alive "$first"
 	[ ! -e "$TMPDIR" ] || fail 'it made TMPDIR'
 }
 
