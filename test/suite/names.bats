@@ -184,7 +184,7 @@ setup() {
 
 @test "a TRYCLOUDFLARE_NS that is no address is told, with what it should be" {
 	local value
-	for value in nonsense ns.example.com 127.0.0.1: 127.0.0.1:0 127.0.0.1:65536 127.0.0.1:53x \
+	for value in nonsense ns.example.com localhost localhost:53 53 :53 127.0.0.1: 127.0.0.1:0 127.0.0.1:65536 127.0.0.1:53x \
 		256.0.0.1 1.2.3 '[::1' '[::1]53' '::1]:53' '[::1]:' ' 127.0.0.1'; do
 		TRYCLOUDFLARE_NS=$value run_tunnel -t 1 8080
 		assert_contains "$errors" "TRYCLOUDFLARE_NS"

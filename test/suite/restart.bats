@@ -329,15 +329,25 @@ full_disk() {
 	assert_equal "$(cloudflared_starts | wc -l)" 1
 }
 
+# How many descriptors the tunnel has open.
+opened() {
+	set -- "/proc/$pid/fd/"*
+	echo $#
+}
+
 @test "-r: a start for which there is no process is a failure like any other" {
+	local before
 	start_traced fork:error=EAGAIN:when=2 -r 8080
 	await_url
 	await_cloudflared 1
+	[ ! -d "/proc/$pid/fd" ] || before=$(opened)
 	kill -s KILL "$cloudflared"
 	# 1 s, then 2 s later.
 	await_cloudflared 2
 	await has_lines "$out" 2
 	assert_match "$(<"$err")" 'tunnel: cannot start cloudflared'
+	# Nor is anything left open.
+	[ ! -d "/proc/$pid/fd" ] || assert_equal "$(opened)" "$before"
 	kill -s TERM "$pid"
 	assert_signal TERM
 }
