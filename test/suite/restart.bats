@@ -329,10 +329,9 @@ full_disk() {
 	assert_equal "$(cloudflared_starts | wc -l)" 1
 }
 
-# Prints how many descriptors the tunnel has open, where one can see that.
+# Prints how many ends of pipes the tunnel has open, where one can see that.
 opened() {
-	set -- "/proc/$pid/fd/"*
-	echo $#
+	readlink "/proc/$pid/fd/"* | grep -c ^pipe: || :
 }
 
 no_more_opened() {
