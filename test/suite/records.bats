@@ -98,6 +98,8 @@ refused() {
 	make_records
 	chmod 0755 "$records"
 	refused 'mode 0755'
+	chmod 0701 "$records"
+	refused 'mode 0701'
 	chmod 0770 "$records"
 	refused 'mode 0770'
 	assert_equal "$(find "$records" -prune -perm 770)" "$records"
