@@ -1322,10 +1322,11 @@ add_option(struct options *mended, char line[MESSAGE_SIZE],
     const char *option, const char *attached, char **next)
 {
 	const char *letter = option + 1;
-	bool given = strchr(mended->letters, letter[0]) != NULL;
+	bool alone = strlen(letter) == 1;
 
 	/* `tunnel -k stop` says it twice */
-	if (letter[1] == '\0' && given && strchr("cgt", letter[0]) == NULL)
+	if (alone && strchr(mended->letters, *letter) != NULL &&
+	    strchr("cgt", *letter) == NULL)
 		return next;
 	add_word(line, option);
 	do {
@@ -1872,10 +1873,10 @@ has_registration(const char *line)
 static bool
 is_old_registration(const char *message)
 {
-	const char *id = message + strlen("Connection ");
-
-	return starts_with(message, "Connection ") &&
-	    starts_with(id + strcspn(id, " "), " registered");
+	if (!starts_with(message, "Connection "))
+		return false;
+	message += strlen("Connection ");
+	return starts_with(message + strcspn(message, " \n"), " registered");
 }
 
 static enum edge_event
