@@ -39,7 +39,7 @@ read_some() {
 	make_pipe shared
 	CLOUDFLARED=$ROOT/test/helpers/flood
 	start_options=(-e "$pipe")
-	FLOOD_BYTES=64M start_tunnel -v 8080
+	FLOOD_BYTES=16M start_tunnel -v 8080
 	await_cloudflared 1
 	fill_pipe
 	# While it writes, some of it gets through.

@@ -140,8 +140,9 @@ copy_service() {
 	done
 }
 
+# Succeeds once runsv has been told so; until then it is `down: ..., normally up, want up`.
 given_up() {
-	sv status ./service | grep -q '^down: .*normally up'
+	sv status ./service | grep -q '^down: .*normally up$'
 }
 
 @test "runit: sv start, sv stop, which doesn't hang" {
