@@ -124,8 +124,10 @@ late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
 	gone "$cloudflared"
 }
 
-@test "lines that were lost are counted, once somebody reads again" {
-	make_pipe counted
+# Starts a tunnel whose log is more than a pipe takes; then somebody reads it to TMPDIR/read.
+# Each word for next is another line.
+read_late() {
+	make_pipe late
 	# shellcheck disable=SC2016 # it is for the script
 	scripted 'i=0
 		while [ $((i += 1)) -le 3000 ]; do echo "line $i of the log, which nobody reads for a while"; done >&2
@@ -136,6 +138,10 @@ late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
 	await_url
 	cat <&8 >"$TMPDIR/read" &
 	adopt $!
+}
+
+@test "lines that were lost are counted, once somebody reads again" {
+	read_late
 	next first
 	await_text "$TMPDIR/read" 'lines lost]'
 	await word_comes
@@ -149,17 +155,7 @@ late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
 }
 
 @test "the first line for which there is room again is not lost" {
-	make_pipe first
-	# shellcheck disable=SC2016 # it is for the script
-	scripted 'i=0
-		while [ $((i += 1)) -le 3000 ]; do echo "line $i of the log, which nobody reads for a while"; done >&2
-		echo https://a-b-c-d.trycloudflare.com INF Registered tunnel connection >&2
-		while next; do echo "word $word" >&2; done'
-	start_options=(-e "$pipe")
-	start_tunnel -v 8080
-	await_url
-	cat <&8 >"$TMPDIR/read" &
-	adopt $!
+	read_late
 	await much_is_read
 	next only
 	await_text "$TMPDIR/read" 'word only'
