@@ -466,9 +466,14 @@ slow_edge(const struct line *line)
 		    "Registered tunnel connection"))
 			return EVENT_REGISTERED;
 	}
-	if (says(line, "Connection ") && stands_in(line->text + line->message,
-	    line->size - line->message, " registered"))
-		return EVENT_REGISTERED;
+	if (says(line, "Connection ")) {
+		size_t i = line->message + strlen("Connection ");
+
+		while (i < line->size && line->text[i] != ' ')
+			i++;
+		if (stands_at(line->text, line->size, i, " registered"))
+			return EVENT_REGISTERED;
+	}
 	if (says(line, "Lost connection with the edge") ||
 	    says(line, "Unregistered tunnel connection") ||
 	    says(line, "Connection terminated"))
@@ -991,13 +996,17 @@ slow_hint(const struct line *line)
 	return NULL;
 }
 
-/* The last sure sign after the last success, or the first that tells most. */
+/*
+ * The last sure sign after the last success, or the first that tells most; but
+ * not in the lines of a message of several, of which one has its error.
+ */
 static void
 fuzz_hint(const uint8_t *data, size_t size)
 {
 	char *log = copy_string(data, size);
 	const char *rest = log;
 	const struct hint *found[WEIGHT_SURE + 1] = { NULL };
+	const struct hint *stamped[WEIGHT_SURE + 1] = { NULL };
 	const struct hint *best;
 	bool all_bare = true;
 	bool help = *log == '\0';
@@ -1014,11 +1023,16 @@ fuzz_hint(const uint8_t *data, size_t size)
 		    has_any_sign(line.text, line.size, "Usage|USAGE|  --");
 		if (told)
 			continue;
+		if (line.level == LEVEL_NONE &&
+		    stands_in(line.text, line.size, " error=\""))
+			memcpy(found, stamped, sizeof found);
 		if (slow_edge(&line) == EVENT_REGISTERED)
 			memset(found, 0, sizeof found);
 		else if (hint != NULL && (hint->weight == WEIGHT_SURE ||
 		    found[hint->weight] == NULL))
 			found[hint->weight] = hint;
+		if (line.level != LEVEL_NONE)
+			memcpy(stamped, found, sizeof found);
 	}
 	best = found[WEIGHT_SURE];
 	if (best == NULL)
