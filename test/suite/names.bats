@@ -95,7 +95,8 @@ setup() {
 	assert_equal "$ended" 'exit 124'
 	mapfile -t all < <(questions one | gaps)
 	assert_between 200 1000 "${all[0]}"
-	assert_between 1900 4000 "${all[-1]}"
+	# On a busy machine one gap may be short because the one before was long.
+	assert_between 4500 8400 $((all[-3] + all[-2] + all[-1]))
 	assert_between 5 20 "${#all[@]}"
 }
 
