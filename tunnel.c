@@ -5019,7 +5019,7 @@ static void
 start_command(struct tunnel *t)
 {
 	static const int typed[] = { SIGINT, SIGQUIT };
-	int report[2] = { -1, -1 };
+	int report[2];
 	sigset_t pending;
 	pid_t pid = -1;
 	int error;

@@ -322,6 +322,15 @@ long='long() {
 	assert_equal "$ended" 'exit 1'
 	assert_contains "$errors" 'cloudflared: Please log in first: launcher login'
 	refute_contains "$errors" variable
+	# Nor is what a log ends with a page of help.
+	cloudflared_script <<-'END'
+		echo '2026-11-25T23:10:59Z ERR it went wrong' >&2
+		echo '   --flag value   what it is for' >&2
+	END
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'ERR it went wrong'
+	refute_contains "$errors" variable
 }
 
 @test "what a program for another processor does is told: it crashes" {
