@@ -58,6 +58,19 @@ messages() {
 	await has_lines "$out" 2
 }
 
+@test "-r: what one life had too much to say takes nothing of the next one's log" {
+	# Of the first, more than is kept.
+	# shellcheck disable=SC2016
+	scripted 'if [ "$(wc -l <"$FAKE_DIR/starts")" = 1 ]; then
+			head -c 300000 /dev/zero | tr "\\000" "\\n" >&2
+			exit 3
+		fi
+		echo "ERR lookup api.trycloudflare.com: no such host" >&2
+		exit 4'
+	start_tunnel -r 8080
+	await_text "$err" "the DNS doesn't answer"
+}
+
 @test "-r: what a cloudflared leaves behind doesn't live into the next one's life" {
 	export FAKE_MODE=grandchild
 	start_tunnel -r 8080
@@ -115,6 +128,15 @@ messages() {
 	assert_signal TERM
 	[ $((SECONDS - since)) -le 3 ]
 	assert_equal "$(cloudflared_starts | wc -l)" 3
+}
+
+@test "-r: a signal that ends it leaves no cause behind, as what went before was overcome" {
+	FAKE_MODE=die-before FAKE_STATUS=37 start_tunnel -r 8080
+	await_text "$err" 'exit status 37'
+	kill -s TERM "$pid"
+	assert_signal TERM
+	run_tunnel -l 8080
+	assert_equal "$ended: $errors" 'exit 1: tunnel: no tunnel of localhost:8080 runs'
 }
 
 @test "-r: a signal before the first URL ends it" {
