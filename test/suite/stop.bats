@@ -430,6 +430,24 @@ stop_in_the_nick_of_time() {
 	await gone "$command"
 }
 
+@test "-k stops a tunnel that it has to kill before it kills cloudflared, whose id is free once reaped" {
+	start_options=(-i TERM)
+	start_tunnel -g 0 8080
+	start_options=()
+	await_url
+	await_cloudflared 1
+	local deaf=$pid
+	start_traced kill:delay_enter=2000000 -k 8080
+	await stopped "$deaf"
+	await held "$pid"
+	kill -s KILL "$cloudflared"
+	await in_state Z "$cloudflared"
+	await stopped "$deaf"
+	assert_exit 0
+	assert_signal KILL "$deaf"
+	gone "$cloudflared"
+}
+
 @test "what cloudflared has started as somebody else, and left: said" {
 	local stranger
 	need setsid
