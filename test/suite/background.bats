@@ -187,6 +187,15 @@ start_many() {
 	done
 }
 
+@test "interrupting -b just before it waits stops the start, too" {
+	FAKE_MODE=silent start_traced fork:delay_exit=3000000:when=1 -b -t 0 8080
+	await_cloudflared 1
+	await held "$pid"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	gone "$cloudflared"
+}
+
 @test "interrupting the waiting -b stops a cloudflared that ignores TERM" {
 	free_port
 	FAKE_MODE=grandchild start_tunnel -bw -g 0.2 -t 0 "$port"

@@ -506,6 +506,18 @@ failed_with() {
 	failed_with 11
 }
 
+@test "-l origin tells all of it in one line: the error, what to do, the end of the log" {
+	cloudflared_script <<<"echo 'ERR lookup api.trycloudflare.com: no such host' >&2; exit 3"
+	run_tunnel 8080
+	local advice
+	advice=$(tail -n 1 "$err")
+	assert_match "$advice" '^tunnel: the DNS [^;]*$'
+	run_tunnel -l 8080
+	assert_equal "$errors" "tunnel: no tunnel of localhost:8080 runs; the last one failed: \
+cloudflared ended (exit status 3) before the tunnel was there; ${advice#tunnel: }; its log \
+ended with: ERR lookup api.trycloudflare.com: no such host"
+}
+
 @test "-l origin tells the last line of the log that has words, from a log with CRLF, too" {
 	cloudflared_script <<<"printf 'cannot find the daemon\\r\\n\\r\\n' >&2; exit 3"
 	run_tunnel -b 8080
