@@ -3091,13 +3091,15 @@ read_record(int fd, struct record *record)
 	}
 }
 
-/* Looks at an open record: who holds it, and what it says. */
+/*
+ * Looks at an open record: who holds it, and what it says.  The look has to
+ * be all zeros before.
+ */
 static void
 look_at_fd(int fd, struct look *look)
 {
 	struct flock lock = whole_file(F_WRLCK);
 
-	memset(look, 0, sizeof *look);
 	if (fcntl(fd, F_GETLK, &lock) == -1) {
 		look->kind = LOOK_UNKNOWN;
 		look->error = errno;
@@ -5677,10 +5679,10 @@ on_lost_long(struct tunnel *t)
 		return;
 	if (t->edge.refused) {
 		renew_dead(t, "Cloudflare's edge refuses it");
-		return;
+	} else {
+		t->watching = true;
+		names_open(&t->names);
 	}
-	t->watching = true;
-	names_open(&t->names);
 }
 
 /* Once a minute, with -r: look whether the tunnel is dead. */

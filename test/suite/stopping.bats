@@ -73,6 +73,17 @@ assert_stopped_by_itself() {
 	run_tunnel -k 8080
 }
 
+@test "-b that waits for the end of another holds no more descriptors the longer it waits" {
+	begin_to_stop 3
+	# It looks more often.
+	start_options=(-n 32)
+	run_tunnel -b 8080
+	start_options=()
+	assert_equal "$ended: $(grep -v 'nothing is listening' "$err")" 'exit 0: '
+	assert_stopped_by_itself
+	run_tunnel -k 8080
+}
+
 @test "a foreground tunnel, with and without a command, waits for the end of one that is stopping" {
 	local second second_out
 	begin_to_stop
