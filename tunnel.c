@@ -4134,6 +4134,7 @@ enum {				/* milliseconds, and a count */
 	PROBE_AGAIN_MS = 50,
 	FALLBACK_MS = 5000,	/* until a name is there, unless one knows */
 	INSIST_MS = 500,	/* a signal that soon is the same once more */
+	RESUME_MS = 20,		/* a SIGCONT that soon undoes the stop */
 	LEAVE_MS = 2000,
 	LOOK_MS = 50,		/* between two looks at another's record */
 	UNKNOWN_LOOKS = 20,	/* at one that says nothing of its holder */
@@ -6067,12 +6068,34 @@ on_command_end(struct tunnel *t, int wait_status)
 	}
 }
 
+/*
+ * Says whether SIGCONT has come since the stop signal, or comes at once.  Who
+ * sends it so soon must not meet the moment of the stop, in which the system
+ * forgets one that is on its way.
+ */
+static bool
+is_resumed(struct signals *signals)
+{
+	struct pollfd wait = { signal_pipe[0], POLLIN, 0 };
+	long long until = now_ms() + RESUME_MS;
+	long long left = RESUME_MS;
+
+	while (!has_signal(signals, SIGCONT) && left > 0) {
+		poll(&wait, 1, (int)left);
+		collect_signals(signals);
+		left = until - now_ms();
+	}
+	return has_signal(signals, SIGCONT);
+}
+
 /* Lets a stop signal have its effect on us, unless a SIGCONT came since. */
 static void
 suspend_ourselves(struct tunnel *t)
 {
 	bool ignored = is_ignored(t->caller, SIGTSTP);
 
+	if (is_resumed(&t->signals))
+		return;
 	mask_signal(SIG_BLOCK, SIGTSTP);
 	set_action(SIGTSTP, SIG_DFL, 0);
 	/* from here on the system forgets the one when the other comes */
@@ -6128,10 +6151,8 @@ suspend(struct tunnel *t, enum suspender suspender)
 	signal_cloudflared(t, SIGSTOP);
 	suspend_ourselves(t);
 	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
-	    !has_terminal()) {
-		sleep_ms(10);		/* one may be on its way */
+	    !has_terminal())
 		stop_ourselves(signals);
-	}
 	/* the command is continued when SIGCONT has its turn, if it came */
 	if (t->cloudflared.pid != 0)
 		signal_group(t->cloudflared.pid, SIGCONT);

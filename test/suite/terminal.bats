@@ -181,7 +181,7 @@ none_left_but_the_terminal() {
 @test "-i in the background ends when its terminal goes, whatever was typed before" {
 	local last tunnel
 	# shellcheck disable=SC2016 # the shell's to expand
-	for last in exit 'kill -s KILL $$' 'sleep 600'; do
+	for last in exit 'kill -s KILL $$' 'echo asleep$((40 + 2)); sleep 600'; do
 		rm -f "$FAKE_DIR/starts"
 		open_terminal 80
 		enter 'tunnel -i 8080 &'
@@ -190,7 +190,9 @@ none_left_but_the_terminal() {
 		tunnel=$(tunnel_of "$cloudflared")
 		await listed "$tunnel"
 		enter "$last"
-		if [ "$last" = 'sleep 600' ]; then
+		if [[ $last = *sleep* ]]; then
+			# Before, the shell takes what is typed.
+			await_screen asleep42
 			enter 'nobody reads this'
 			await_screen 'reads this'
 			kill -s KILL "$(terminal display-message -p '#{pane_pid}')"
