@@ -6562,11 +6562,7 @@ wait_for_url(int socket, pid_t child)
 		watch_fd(&slots[0], socket, POLLIN);
 		watch_fd(&slots[1], signal_pipe[0], POLLIN);
 		poll(slots, COUNT(slots), -1);
-		if (slots[0].revents != 0 && !asked &&
-		    read(socket, &byte, 1) == 1)
-			_exit(EXIT_SUCCESS);
-		if (slots[0].revents != 0)
-			break;
+		/* first: a stop wins over a URL that came at the same time */
 		signals.count = 0;
 		collect_signals(&signals);
 		for (size_t i = 0; i < signals.count; i++) {
@@ -6578,6 +6574,11 @@ wait_for_url(int socket, pid_t child)
 			kill(child, number);
 			asked = asked || number != SIGCONT;
 		}
+		if (slots[0].revents == 0)
+			continue;
+		if (!asked && read(socket, &byte, 1) == 1)
+			_exit(EXIT_SUCCESS);
+		break;
 	}
 	while (waitpid(child, &status, 0) == -1 && errno == EINTR)
 		continue;

@@ -196,6 +196,16 @@ start_many() {
 	gone "$cloudflared"
 }
 
+@test "interrupting -b when the URL is just out stops the tunnel, too" {
+	start_traced fork:delay_exit=5000000:when=1 -b 8080
+	await test -s "$out"
+	await_cloudflared 1
+	await held "$pid"
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+}
+
 @test "interrupting the waiting -b stops a cloudflared that ignores TERM" {
 	free_port
 	FAKE_MODE=grandchild start_tunnel -bw -g 0.2 -t 0 "$port"
