@@ -4165,9 +4165,11 @@ struct child {
 	bool beyond_reach;	/* the system lets us send it no SIGKILL */
 };
 
-/* Signals that have come and wait for their turn. */
+enum { LAST_SIGNAL = 64 };
+
+/* Signals that have come and wait for their turn, each once. */
 struct signals {
-	unsigned char numbers[128];
+	unsigned char numbers[LAST_SIGNAL];
 	size_t count;
 };
 
@@ -4232,8 +4234,6 @@ static int signal_pipe[2] = { -1, -1 };
 
 /* What stops us, until a SIGCONT makes it 0: see stop_ourselves. */
 static volatile sig_atomic_t stop_signal;
-
-enum { LAST_SIGNAL = 64 };
 
 /* How the caller had set us up, which a command gets back. */
 struct caller {
@@ -4397,21 +4397,43 @@ die_of(int number)
 	_exit(128 + number);
 }
 
-static void
-collect_signals(struct signals *signals)
-{
-	size_t room = sizeof signals->numbers - signals->count;
-	ssize_t size = read(signal_pipe[0],
-	    signals->numbers + signals->count, room);
-
-	if (size > 0)
-		signals->count += (size_t)size;
-}
-
 static bool
 has_signal(const struct signals *signals, int number)
 {
 	return memchr(signals->numbers, number, signals->count) != NULL;
+}
+
+static void
+drop_signal(struct signals *signals, int number)
+{
+	unsigned char *end = signals->numbers + signals->count;
+	unsigned char *at = memchr(signals->numbers, number, signals->count);
+
+	if (at == NULL)
+		return;
+	memmove(at, at + 1, (size_t)(end - at - 1));
+	signals->count--;
+}
+
+/*
+ * Adds what has come to the signals that wait.  As the system has it, a
+ * signal waits once, and a SIGCONT takes the stop before it back.
+ */
+static void
+collect_signals(struct signals *signals)
+{
+	unsigned char come[256];
+	ssize_t size;
+
+	do {
+		size = read(signal_pipe[0], come, sizeof come);
+		for (ssize_t i = 0; i < size; i++) {
+			if (come[i] == SIGCONT)
+				drop_signal(signals, SIGTSTP);
+			if (!has_signal(signals, come[i]))
+				signals->numbers[signals->count++] = come[i];
+		}
+	} while (size == (ssize_t)sizeof come);
 }
 
 static const char *
@@ -6094,8 +6116,6 @@ suspend_ourselves(struct tunnel *t)
 {
 	bool ignored = is_ignored(t->caller, SIGTSTP);
 
-	if (is_resumed(&t->signals))
-		return;
 	mask_signal(SIG_BLOCK, SIGTSTP);
 	set_action(SIGTSTP, SIG_DFL, 0);
 	/* from here on the system forgets the one when the other comes */
@@ -6147,6 +6167,8 @@ suspend(struct tunnel *t, enum suspender suspender)
 {
 	struct signals *signals = &t->signals;
 
+	if (is_resumed(signals))
+		return;
 	clear_progress();
 	signal_cloudflared(t, SIGSTOP);
 	suspend_ourselves(t);
@@ -6224,8 +6246,7 @@ on_signal_event(struct tunnel *t, int number)
 		reap(t);
 		break;
 	case SIGTSTP:
-		if (!has_signal(&t->signals, SIGCONT))
-			suspend(t, BY_SIGNAL);
+		suspend(t, BY_SIGNAL);
 		break;
 	case SIGCONT:
 		t->input_events = POLLIN;
@@ -6247,9 +6268,7 @@ take_signals(struct tunnel *t)
 	while (signals->count > 0) {
 		int number = signals->numbers[0];
 
-		signals->count--;
-		memmove(signals->numbers, signals->numbers + 1,
-		    signals->count);
+		drop_signal(signals, number);
 		on_signal_event(t, number);
 	}
 }

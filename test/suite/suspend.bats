@@ -84,6 +84,24 @@ suspend_and_resume() {
 	assert_exit 143
 }
 
+@test "TSTP three hundred times, then CONT: it runs" {
+	local many=()
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	open_tunnel 8080
+	for _ in {1..300}; do
+		many+=("$pid")
+	done
+	for _ in {1..20}; do
+		kill -s TSTP "${many[@]}"
+		kill -s CONT "$pid"
+		# What went wrong stays wrong.
+		pause 0.1
+		await ! any_stopped "$pid" "$cloudflared"
+	done
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "CONT that comes while it is about to stop lets it run" {
 	local call
 	for call in kill tgkill rt_sigsuspend; do
