@@ -5835,13 +5835,17 @@ lock_record(struct tunnel *t, int fd)
 	return CLAIM_OURS;
 }
 
-/* Tries to get the record.  Looks at who has it, if another tunnel does. */
+/*
+ * Tries to get the record.  Looks at who has it, if another tunnel does.
+ * CLAIM_FAILED comes with errno.
+ */
 static enum claim
 try_claim(struct tunnel *t)
 {
 	int fd = open_record(t->directory, t->origin->name,
 	    O_RDWR | O_CREAT);
 	enum claim claim;
+	int error;
 
 	memset(&t->other, 0, sizeof t->other);
 	if (fd == -1)
@@ -5853,7 +5857,9 @@ try_claim(struct tunnel *t)
 	}
 	if (claim == CLAIM_TAKEN)
 		look_at_fd(fd, &t->other);
+	error = errno;
 	close(fd);
+	errno = error;
 	return claim;
 }
 
@@ -6577,7 +6583,7 @@ wait_for_url(int socket, pid_t child)
 	int status = 0;
 	char byte;
 
-	for (;;) {
+	while (socket != -1 || waitpid(child, &status, WNOHANG) == 0) {
 		watch_fd(&slots[0], socket, POLLIN);
 		watch_fd(&slots[1], signal_pipe[0], POLLIN);
 		poll(slots, COUNT(slots), -1);
@@ -6591,16 +6597,15 @@ wait_for_url(int socket, pid_t child)
 			if (number == SIGCHLD || number == SIGTSTP)
 				continue;
 			kill(child, number);
+			kill(child, SIGCONT);	/* who is stopped can't end */
 			asked = asked || number != SIGCONT;
 		}
 		if (slots[0].revents == 0)
 			continue;
 		if (!asked && read(socket, &byte, 1) == 1)
 			_exit(EXIT_SUCCESS);
-		break;
+		close_fd(&socket);	/* SIGCHLD tells when it has ended */
 	}
-	while (waitpid(child, &status, 0) == -1 && errno == EINTR)
-		continue;
 	if (WIFSIGNALED(status))
 		die_of(WTERMSIG(status));
 	_exit(WEXITSTATUS(status));

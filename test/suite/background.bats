@@ -206,6 +206,31 @@ start_many() {
 	gone "$cloudflared"
 }
 
+@test "interrupting -b twice when the URL is just out kills a stubborn cloudflared" {
+	FAKE_MODE=ignore-term start_traced fork:delay_exit=5000000:when=1 -b -g 600 8080
+	await test -s "$out"
+	await_cloudflared 1
+	await held "$pid"
+	kill -s INT "$pid"
+	await_text "$FAKE_DIR/$cloudflared.signals" TERM
+	pause 0.6
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+}
+
+@test "interrupting the waiting -b stops a tunnel that was stopped by itself" {
+	local tunnel
+	FAKE_MODE=silent start_tunnel -b -t 0 8080
+	await_cloudflared 1
+	tunnel=$(tunnel_of "$cloudflared")
+	kill -s STOP "$tunnel"
+	await stopped "$tunnel"
+	kill -s INT "$pid"
+	assert_signal INT
+	gone "$cloudflared"
+}
+
 @test "interrupting the waiting -b stops a cloudflared that ignores TERM" {
 	free_port
 	FAKE_MODE=grandchild start_tunnel -bw -g 0.2 -t 0 "$port"
