@@ -4134,7 +4134,8 @@ enum {				/* milliseconds, and a count */
 	PROBE_AGAIN_MS = 50,
 	FALLBACK_MS = 5000,	/* until a name is there, unless one knows */
 	INSIST_MS = 500,	/* a signal that soon is the same once more */
-	RESUME_MS = 20,		/* a SIGCONT that soon undoes the stop */
+	RESUME_MS = 20,		/* between two looks for a SIGCONT */
+	RESUME_LOOKS = 3,	/* before a stop */
 	LEAVE_MS = 2000,
 	LOOK_MS = 50,		/* between two looks at another's record */
 	UNKNOWN_LOOKS = 20,	/* at one that says nothing of its holder */
@@ -6099,19 +6100,21 @@ on_command_end(struct tunnel *t, int wait_status)
 /*
  * Says whether SIGCONT has come since the stop signal, or comes at once.  Who
  * sends it so soon must not meet the moment of the stop, in which the system
- * forgets one that is on its way.
+ * forgets one that is on its way.  It is looked for more than once, since a
+ * machine that paused lets its sender and us run again at the same instant.
  */
 static bool
 is_resumed(struct signals *signals)
 {
 	struct pollfd wait = { signal_pipe[0], POLLIN, 0 };
-	long long until = now_ms() + RESUME_MS;
-	long long left = RESUME_MS;
+	int looks = RESUME_LOOKS;
 
-	while (!has_signal(signals, SIGCONT) && left > 0) {
-		poll(&wait, 1, (int)left);
+	while (!has_signal(signals, SIGCONT) && looks > 0) {
+		int ready = poll(&wait, 1, RESUME_MS);
+
+		if (ready == 0 || (ready == -1 && errno != EINTR))
+			looks--;
 		collect_signals(signals);
-		left = until - now_ms();
 	}
 	return has_signal(signals, SIGCONT);
 }
