@@ -3074,6 +3074,23 @@ open_record(int directory, const char *name, int flags)
 	return -1;
 }
 
+/* Says what an errno tells about a record that can't be used. */
+static const char *
+describe_fault(int error)
+{
+	switch (error) {
+	case EINVAL:
+	case EISDIR:
+	case ENXIO:
+		return "its record is no file of yours";
+	case ELOOP:
+	case EMLINK:
+		return "its record is a link, or has one";
+	default:
+		return strerror(error);
+	}
+}
+
 /* Reads an open record, again if it is just being written. */
 static void
 read_record(int fd, struct record *record)
@@ -3184,13 +3201,22 @@ name_directory(char path[PATH_SIZE])
 	    (long)geteuid());
 }
 
-/* Says why a directory isn't one for records, or returns NULL if it is. */
+/*
+ * Says why a directory isn't one for records, or returns NULL if it is.  If
+ * it is -1, errno tells why path couldn't be opened.
+ */
 static const char *
-check_directory(int directory)
+check_directory(int directory, const char *path)
 {
 	struct stat file;
+	int error = errno;
 
-	if (directory == -1 || fstat(directory, &file) == -1)
+	if (directory == -1 && lstat(path, &file) == 0 &&
+	    !S_ISDIR(file.st_mode))
+		return "it must be a directory, and no link";
+	if (directory == -1)
+		return strerror(error);
+	if (fstat(directory, &file) == -1)
 		return strerror(errno);
 	if (file.st_uid != geteuid() || (file.st_mode & 0777) != 0700)
 		return "it must be yours, with mode 0700";
@@ -3236,7 +3262,7 @@ open_directory(enum need need, const char *severity)
 			return -1;
 		errno = made;		/* why it isn't there */
 	}
-	fault = check_directory(directory);
+	fault = check_directory(directory, path);
 	if (fault == NULL)
 		return directory;
 	close_fd(&directory);
@@ -5911,10 +5937,17 @@ meet_other(struct tunnel *t)
 	if (t->options->background || !is_held(other) ||
 	    other->record.state == RECORD_STOPPING)
 		return;
-	say("a tunnel of %s runs already: process %ld, %s (tunnel -b %s "
-	    "prints it, tunnel -k %s stops it)", t->origin->name,
-	    (long)other->holder, listed ? other->record.url : "no URL yet",
-	    short_name(t->origin), short_name(t->origin));
+	if (other->record.pid == 0)
+		say("a tunnel of %s runs already: process %ld, its record "
+		    "cannot be read here (tunnel -k %s stops it)",
+		    t->origin->name, (long)other->holder,
+		    short_name(t->origin));
+	else
+		say("a tunnel of %s runs already: process %ld, %s (tunnel -b "
+		    "%s prints it, tunnel -k %s stops it)", t->origin->name,
+		    (long)other->holder,
+		    listed ? other->record.url : "no URL yet",
+		    short_name(t->origin), short_name(t->origin));
 	_exit(EXIT_FAILURE);
 }
 
@@ -5955,7 +5988,7 @@ on_look(struct tunnel *t)
 	}
 	if (claim == CLAIM_FAILED) {
 		say("%scannot lock the record of %s: %s", name_severity(t),
-		    t->origin->name, strerror(errno));
+		    t->origin->name, describe_fault(errno));
 		if (t->options->background)
 			_exit(EXIT_FAILURE);
 	}
@@ -6658,8 +6691,7 @@ static void
 tell_unknown(const char *name, int error)
 {
 	say("cannot tell whether a tunnel of %s runs: %s", name,
-	    error == EINVAL ? "its record is no file of yours" :
-	    strerror(error));
+	    describe_fault(error));
 }
 
 /* Says why a tunnel isn't listed, and what ended the last one. */

@@ -612,7 +612,10 @@ added() {
 		run_tunnel $arguments
 		assert_equal "$arguments: $ended" "$arguments: exit 1"
 		assert_match "$errors" "^tunnel: [^
-]*$holder"
+]*$holder[^
+]*cannot be read here"
+		# Which -b couldn't do.
+		refute_contains "$errors" 'prints it'
 		assert_equal "$output" ''
 	done
 	# Among all it isn't passed over in silence.

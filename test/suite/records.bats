@@ -110,6 +110,7 @@ refused() {
 	mkdir -m 700 "$TMPDIR/elsewhere"
 	ln -s "$TMPDIR/elsewhere" "$records"
 	refused 'a link'
+	assert_contains "$errors" 'it must be a directory, and no link'
 	assert_equal "$(ls "$TMPDIR/elsewhere")" ''
 }
 
@@ -125,6 +126,7 @@ refused() {
 	local arguments first
 	: >"$records"
 	refused 'a file'
+	assert_contains "$errors" 'it must be a directory, and no link'
 	unset XDG_RUNTIME_DIR
 	TMPDIR=$TMPDIR/missing
 	records=$TMPDIR/tunnel-$(id -u)
@@ -250,7 +252,8 @@ assert_not_running() {
 	refute_contains "$errors" $'\033'
 }
 
-# A link, a FIFO or a directory: seen in bounded time, left as it is.
+# assert_refused WHAT WORDS: a link, a FIFO or a directory: seen in bounded time, said in these
+# words, left as it is.
 assert_refused() {
 	FAKE_MODE=connect start_tunnel 8080
 	await url_or_end
@@ -262,7 +265,8 @@ assert_refused() {
 	run_tunnel -b 8080
 	assert_equal "$1: $ended" "$1: exit 1"
 	assert_equal "$output" ''
-	assert_match "$errors" '^tunnel: '
+	assert_equal "$1: $errors" \
+		"$1: tunnel: cannot lock the record of localhost:8080: its record is $2"
 	run_tunnel -l
 	assert_equal "$1: $output" "$1: "
 	run_tunnel -l 8080
@@ -276,25 +280,25 @@ assert_refused() {
 	make_records
 	echo precious >"$TMPDIR/file"
 	ln -s "$TMPDIR/file" "$records/localhost:8080"
-	assert_refused 'a symbolic link'
+	assert_refused 'a symbolic link' 'a link, or has one'
 	assert_equal "$(cat "$TMPDIR/file")" precious
 	[ -L "$records/localhost:8080" ]
 	ln -sf "$TMPDIR/new" "$records/localhost:8080"
-	assert_refused 'a link to nothing'
+	assert_refused 'a link to nothing' 'a link, or has one'
 	[ ! -e "$TMPDIR/new" ] || fail 'it made what the link points to'
 	ln -f "$TMPDIR/file" "$records/localhost:8080"
-	assert_refused 'a hard link'
+	assert_refused 'a hard link' 'a link, or has one'
 	assert_equal "$(cat "$TMPDIR/file")" precious
 }
 
 @test "a FIFO or a directory in place of a record is refused, and nothing hangs" {
 	make_records
 	mkfifo "$records/localhost:8080"
-	assert_refused 'a FIFO'
+	assert_refused 'a FIFO' 'no file of yours'
 	[ -p "$records/localhost:8080" ]
 	rm "$records/localhost:8080"
 	mkdir "$records/localhost:8080"
-	assert_refused 'a directory'
+	assert_refused 'a directory' 'no file of yours'
 	[ -d "$records/localhost:8080" ]
 }
 
