@@ -574,7 +574,7 @@ added() {
 		assert_equal "$key $value $ended $output" "$key $value exit 0 "
 		run_tunnel 8080
 		assert_equal "$key $value $ended $output" "$key $value exit 1 "
-		assert_contains "$errors" "process $tunnel, no URL yet"
+		assert_contains "$errors" "process $tunnel, its record cannot be read here"
 	done <<-'END'
 		url https://example.org
 		url https://api.trycloudflare.com
@@ -612,7 +612,7 @@ added() {
 		run_tunnel $arguments
 		assert_equal "$arguments: $ended" "$arguments: exit 1"
 		assert_match "$errors" "^tunnel: [^
-]*$holder[^
+]*${holder}[^
 ]*cannot be read here"
 		# Which -b couldn't do.
 		refute_contains "$errors" 'prints it'
