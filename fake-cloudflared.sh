@@ -420,7 +420,8 @@ record() {
 	if [ -r /proc/$$/environ ]; then
 		tr '\0' '\n' </proc/$$/environ >"$FAKE_DIR/$$.env"
 		# A redirection in this process would show up among its descriptors.
-		(ls -l /proc/$$/fd/ >"$FAKE_DIR/$$.fds")
+		# One that goes between the list and the look at it is no fault.
+		(ls -l /proc/$$/fd/ 2>/dev/null >"$FAKE_DIR/$$.fds")
 		# A child's own, which are ours: ours are in flux while we start it.
 		grep ^Sig /proc/self/status >"$FAKE_DIR/$$.status"
 		read -r line </proc/$$/stat
