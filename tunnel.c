@@ -4161,7 +4161,8 @@ enum {				/* milliseconds, and a count */
 	FALLBACK_MS = 5000,	/* until a name is there, unless one knows */
 	INSIST_MS = 500,	/* a signal that soon is the same once more */
 	RESUME_MS = 20,		/* between two looks for a SIGCONT */
-	RESUME_LOOKS = 3,	/* before a stop */
+	RESUME_LOOKS = 3,	/* that find nothing, before a stop */
+	RESUME_LAST_MS = 1000,	/* however many other signals come */
 	LEAVE_MS = 2000,
 	LOOK_MS = 50,		/* between two looks at another's record */
 	UNKNOWN_LOOKS = 20,	/* at one that says nothing of its holder */
@@ -6140,9 +6141,11 @@ static bool
 is_resumed(struct signals *signals)
 {
 	struct pollfd wait = { signal_pipe[0], POLLIN, 0 };
+	long long last = now_ms() + RESUME_LAST_MS;
 	int looks = RESUME_LOOKS;
 
-	while (!has_signal(signals, SIGCONT) && looks > 0) {
+	while (!has_signal(signals, SIGCONT) && looks > 0 &&
+	    now_ms() < last) {
 		int ready = poll(&wait, 1, RESUME_MS);
 
 		if (ready == 0 || (ready == -1 && errno != EINTR))

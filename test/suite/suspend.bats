@@ -102,6 +102,20 @@ suspend_and_resume() {
 	assert_signal TERM
 }
 
+@test "TSTP without an end stops it all the same" {
+	local sender
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	open_tunnel 8080
+	mkfifo "$TMPDIR/nothing"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program bash -c 'while kill -s TSTP "$1"; do read -r -t 0.005 <>"$2"; done' \
+		bash "$pid" "$TMPDIR/nothing"
+	sender=$pid
+	await stopped "$cloudflared"
+	kill -s TERM "$sender"
+	assert_signal TERM "$sender"
+}
+
 @test "CONT that comes while it is about to stop lets it run" {
 	local call
 	for call in kill tgkill rt_sigsuspend; do
