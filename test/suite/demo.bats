@@ -42,9 +42,9 @@ screen() {
 	terminal capture-pane -p -J | sed -e 's/ *$//' -e '/^$/d'
 }
 
-# As much runs as before, and the shell has said its prompt again.
+# No more runs than before, and the shell has said its prompt again.
 all_is_over() {
-	[ "$(left_behind)" = "$before" ] && [ "$(screen | tail -n 1)" = '$' ]
+	only_left_behind "$before" && [ "$(screen | tail -n 1)" = '$' ]
 }
 
 # Skips where there is a cloudflared that this machine's owner has installed.

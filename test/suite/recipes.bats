@@ -242,6 +242,7 @@ gitlab_job() {
 
 @test "make: targets that open and close a tunnel, and one that tests through it" {
 	need make python3
+	local ours
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 	# The page that comes through is the URL it was asked for at.
 	printf '#!/bin/sh\necho "testing $2"\n' >"$BATS_TEST_TMPDIR/bin/curl"
@@ -260,13 +261,13 @@ gitlab_job() {
 	assert_contains "$output" 'tunnel: '
 	# It starts the server itself.
 	free_port
+	ours=$(left_behind)
 	step 'make -j2 e2e port="$port"'
 	assert_equal "$ended" 'exit 0'
 	await_cloudflared 3
 	assert_equal "$output" "testing $(cloudflared_url "$cloudflared")"
 	# Neither is the server left.
-	none_left_but_ours() { [ "$(left_behind | wc -l)" -le 4 ]; }
-	await none_left_but_ours
+	await only_left_behind "$ours"
 	if command -v bmake >/dev/null; then
 		step 'bmake e2e port="$port"'
 		assert_equal "$ended" 'exit 0'
