@@ -1749,6 +1749,20 @@ find_member(const char *line, const char *name)
 	return member != NULL ? member + strlen(name) : NULL;
 }
 
+/* Passes over what colours the log at a terminal, such as ESC [90m. */
+static const char *
+skip_colour(const char *text)
+{
+	while (starts_with(text, "\x1b[")) {
+		const char *end = text + 2 + strspn(text + 2, DIGITS ";");
+
+		if (*end != 'm')
+			break;
+		text = end + 1;
+	}
+	return text;
+}
+
 /*
  * Tells how grave a line of the log is and where its message begins.  Text
  * is "TIME LVL message field=value", JSON {"level":"...","message":"..."}.
@@ -1767,12 +1781,18 @@ read_level(const char *line, enum level *level)
 			*level = name_level(name);
 		return message != NULL ? message : line + line_length(line);
 	}
+	line = skip_colour(line);
+	message = line;
 	if (strspn(line, DIGITS) > 0 && find(line, " ") != NULL)
-		message = find(line, " ") + 1;
-	if (strspn(message, CAPITALS) != 3 || message[3] != ' ')
+		message = skip_colour(find(line, " ") + 1);
+	if (strspn(message, CAPITALS) != 3)
 		return message;
-	*level = name_level(message);
-	return message + 4;
+	name = message;
+	message = skip_colour(message + 3);
+	if (*message != ' ')
+		return name;
+	*level = name_level(name);
+	return skip_colour(message + 1);
 }
 
 /*

@@ -167,6 +167,34 @@ long='long() {
 	await state_is up "$port"
 }
 
+@test "a log in colours, as at a terminal, tells the same" {
+	local words
+	scripted '
+		say() {
+			printf "\033[90m2026-11-25T23:10:56Z\033[0m \033[%sm%s\033[0m %s \033[36mconnIndex=\033[0m0\r\n" \
+				"$1" "$2" "$3" >&2
+		}
+		say 32 INF "|  https://one.trycloudflare.com  |"
+		say 32 INF "Registered tunnel connection"
+		while next; do
+			colour=${word%% *} words=${word#* }
+			say "$colour" "${words%% *}" "${words#* }"
+		done'
+	start_tunnel -v 8080
+	await_url
+	for words in 'Lost connection with the edge' 'Unregistered tunnel connection' \
+		'Retrying connection in up to 1s' 'Register tunnel error from server side'; do
+		await state_is up
+		next "31 ERR $words"
+		await state_is lost
+		next "1;35 DBG Registered tunnel connection after $words"
+		await_text "$err" "after $words"
+		assert state_is lost
+		next '32 INF Registered tunnel connection'
+	done
+	await state_is up
+}
+
 @test "a loss is seen in the burst of requests that it breaks off" {
 	{
 		echo 'INF Lost connection with the edge connIndex=0'
