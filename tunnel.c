@@ -2656,7 +2656,7 @@ take_vote(struct names *names, struct server *server, bool there,
 	server->answers = true;
 	server->yes = there ? server->yes + 1 : 0;
 	server->no = there ? 0 : server->no + 1;
-	if (there)
+	if (there && server->yes < SURE)
 		server->interval_ms = names->first_ms;
 	/* a name may have an address of the other kind only */
 	if (!there && answer->exists)

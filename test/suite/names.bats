@@ -100,6 +100,22 @@ setup() {
 	assert_between 5 20 "${#all[@]}"
 }
 
+@test "a server that has the name is asked every 2 s in the end, too, while the edge is lost" {
+	local all
+	start_authority
+	connects "name; register; next; say 'Lost connection with the edge connIndex=0'; next"
+	start_tunnel -v -t 20 8080
+	await has_said one no 1
+	next
+	await_text "$err" 'Lost connection'
+	publish one
+	assert_exit 124
+	[ "$(said one yes)" -ge 3 ] || fail 'hardly asked'
+	mapfile -t all < <(questions one | gaps)
+	assert_between 4500 8400 $((all[-3] + all[-2] + all[-1]))
+	assert_between 5 25 "${#all[@]}"
+}
+
 @test "a name that is not published by the start deadline: 124, and the DNS is named" {
 	local words
 	start_authority
