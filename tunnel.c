@@ -5348,7 +5348,10 @@ is_ready(const struct tunnel *t)
 	return t->state == STARTING && find_missing(t) == MISSING_NOTHING;
 }
 
-/* Shows what is waited for, where somebody can see it. */
+/*
+ * Shows what is waited for, where somebody can see it.  While a command runs
+ * the terminal is that one's.
+ */
 static void
 show_waiting(struct tunnel *t)
 {
@@ -5358,7 +5361,7 @@ show_waiting(struct tunnel *t)
 	if (missing == MISSING_NOTHING)
 		missing = MISSING_READER;
 	if (!errors_terminal || t->options->verbose || t->state == UP ||
-	    t->state == STOPPING)
+	    t->state == STOPPING || t->command.pid != 0)
 		return;
 	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
 	    missing == MISSING_SERVER ? t->origin->name : "",

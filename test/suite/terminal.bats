@@ -128,6 +128,19 @@ none_left_but_the_terminal() {
 	done
 }
 
+@test "-r: there is no progress line while a command runs: what that shows stays" {
+	local shown=$TMPDIR/shown
+	FAKE_MODE=die-after FAKE_DELAY=0 open_terminal 80
+	terminal pipe-pane -o "cat >>'$shown'"
+	enter "tunnel -r 8080 sh -c 'echo started; read -r line; echo \"read \$line\"'"
+	await_screen $'started\n'
+	: >"$shown"
+	await_cloudflared 3
+	refute_contains "$(<"$shown")" 'waiting for'
+	enter 'what was typed'
+	await_screen 'read what was typed'
+}
+
 @test "30 columns are enough for the progress line to say what is waited for" {
 	free_port
 	mkfifo "$FAKE_DIR/control"
