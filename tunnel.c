@@ -5459,6 +5459,8 @@ print_result(struct tunnel *t)
 static void
 dismiss_waiter(struct tunnel *t)
 {
+	ssize_t sent;
+
 	close_outlet(&t->output);
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		let_go(t, fd);
@@ -5466,9 +5468,12 @@ dismiss_waiter(struct tunnel *t)
 		return;			/* that failed, which was said */
 	close_outlet(&errors);
 	errors_terminal = false;
-	while (write(t->waiter, "", 1) == -1 && errno == EINTR)
-		continue;
+	do
+		sent = write(t->waiter, "", 1);
+	while (sent == -1 && errno == EINTR);
 	close_fd(&t->waiter);
+	if (sent == -1)			/* it has died meanwhile */
+		stop(t, STOP_WAITER, EXIT_FAILURE, SIGHUP);
 }
 
 /* --- dead tunnels, and the next life --- */

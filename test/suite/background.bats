@@ -264,6 +264,21 @@ start_many() {
 	stop 8080
 }
 
+@test "killing the waiting -b while the server is looked for stops the start" {
+	local traced
+	serve
+	scripted 'next; echo "INF https://one.trycloudflare.com" >&2; registered'
+	trace_with connect:delay_enter=5000000
+	start_program "${traced[@]}" -f "$TUNNEL" -bvw -t 0 "$port"
+	await_cloudflared 1
+	next
+	await_text "$err" Registered
+	kill -s KILL "$pid"
+	assert_signal KILL
+	await gone "$cloudflared"
+	await ! holder "localhost:$port"
+}
+
 @test "-b that can't print the URL exits 1 and leaves nothing" {
 	local options
 	for options in '-o /dev/full' '-c 1'; do
