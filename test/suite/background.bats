@@ -188,7 +188,7 @@ start_many() {
 }
 
 @test "interrupting -b just before it waits stops the start, too" {
-	FAKE_MODE=silent start_traced fork:delay_exit=3000000:when=1 -b -t 0 8080
+	FAKE_MODE=silent start_traced fork:delay_exit=10000000:when=1 -b -t 0 8080
 	await_cloudflared 1
 	await held "$pid"
 	kill -s TERM "$pid"
@@ -197,7 +197,7 @@ start_many() {
 }
 
 @test "interrupting -b when the URL is just out stops the tunnel, too" {
-	start_traced fork:delay_exit=5000000:when=1 -b 8080
+	start_traced fork:delay_exit=8000000:when=1 -b 8080
 	await test -s "$out"
 	await_cloudflared 1
 	await held "$pid"
@@ -207,7 +207,7 @@ start_many() {
 }
 
 @test "interrupting -b twice when the URL is just out kills a stubborn cloudflared" {
-	FAKE_MODE=ignore-term start_traced fork:delay_exit=5000000:when=1 -b -g 600 8080
+	FAKE_MODE=ignore-term start_traced fork:delay_exit=8000000:when=1 -b -g 600 8080
 	await test -s "$out"
 	await_cloudflared 1
 	await held "$pid"

@@ -441,7 +441,7 @@ forge_record() {
 @test "what a killed tunnel left in its record isn't believed when its process id recurs" {
 	local old traced
 	# Long between the lock and the first thing that could be known.
-	trace_with fork:delay_enter=5000000
+	trace_with fork:delay_enter=10000000
 	forge_record
 	mkfifo "$TMPDIR/go"
 	# shellcheck disable=SC2016 # it is for the shell

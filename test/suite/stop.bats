@@ -368,8 +368,8 @@ stop_in_the_nick_of_time() {
 @test "-k signals nobody who has just got the process id of its tunnel" {
 	need unshare
 	[ "$(id -u)" = 0 ] || skip 'only root may choose process ids'
-	stop_in_the_nick_of_time fcntl:delay_exit=5000000:when=1
-	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=5000000:when=1
+	stop_in_the_nick_of_time fcntl:delay_exit=8000000:when=1
+	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=8000000:when=1
 }
 
 @test "a cloudflared that joins another process group is ended all the same" {
@@ -402,7 +402,7 @@ stop_in_the_nick_of_time() {
 	for signal in INT QUIT; do
 		rm -f "$FAKE_DIR/starts"
 		# The second is the command.
-		start_traced fork:delay_enter=3000000:when=2 8080 sleep 600
+		start_traced fork:delay_enter=6000000:when=2 8080 sleep 600
 		await_cloudflared 1
 		await held "$pid"
 		kill -s "$signal" -- "-$pid"
@@ -437,7 +437,7 @@ stop_in_the_nick_of_time() {
 	await_url
 	await_cloudflared 1
 	local deaf=$pid
-	start_traced kill:delay_enter=2000000 -k 8080
+	start_traced kill:delay_enter=5000000 -k 8080
 	await stopped "$deaf"
 	await held "$pid"
 	kill -s KILL "$cloudflared"
