@@ -1297,19 +1297,14 @@ add_word(char line[MESSAGE_SIZE], const char *word)
 {
 	bool plain = word[0] != '\0' &&
 	    consists_of(word, NAME_CHARS "./:=@%+,[]");
-	size_t at;
 
 	add_text(line, MESSAGE_SIZE, plain ? " " : " '");
-	at = strlen(line);
-	for (; *word != '\0' && at < MESSAGE_SIZE - 5; word++) {
-		line[at++] = *word;
-		if (*word != '\'')
-			continue;
-		line[at++] = '\\';		/* '\'' is one in quotes */
-		line[at++] = '\'';
-		line[at++] = '\'';
+	for (; *word != '\0'; word++) {
+		char letter[] = { *word, '\0' };
+
+		/* '\'' is one in quotes */
+		add_text(line, MESSAGE_SIZE, *word == '\'' ? "'\\''" : letter);
 	}
-	line[at] = '\0';
 	add_text(line, MESSAGE_SIZE, plain ? "" : "'");
 }
 
@@ -1785,14 +1780,10 @@ read_level(const char *line, enum level *level)
 	message = line;
 	if (strspn(line, DIGITS) > 0 && find(line, " ") != NULL)
 		message = skip_colour(find(line, " ") + 1);
-	if (strspn(message, CAPITALS) != 3)
+	if (strspn(message, CAPITALS) != 3 || *skip_colour(message + 3) != ' ')
 		return message;
-	name = message;
-	message = skip_colour(message + 3);
-	if (*message != ' ')
-		return name;
-	*level = name_level(name);
-	return skip_colour(message + 1);
+	*level = name_level(message);
+	return skip_colour(skip_colour(message + 3) + 1);
 }
 
 /*
