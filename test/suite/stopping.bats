@@ -140,6 +140,30 @@ assert_quiet_but_for_the_warning() {
 	assert_stopped_by_itself
 }
 
+# ticks PID: sets $ticks to the processor time it has had, in hundredths of a second mostly.
+ticks() {
+	local stat fields
+	read -r stat <"/proc/$1/stat"
+	read -ra fields <<<"${stat##*) }"
+	ticks=$((fields[11] + fields[12]))
+}
+
+@test "-k that waits takes no processor time worth the name" {
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	local ticks before
+	begin_to_stop 9
+	start_tunnel -k 8080
+	# It is the time itself that matters.
+	sleep 0.5
+	ticks "$pid"
+	before=$ticks
+	sleep 2
+	ticks "$pid"
+	[ $((ticks - before)) -le 15 ] || fail "$((ticks - before)) ticks"
+	assert_exit 0
+	gone "$first" || fail 'it lives'
+}
+
 @test "a start that waits for the end of another heeds signals and its deadline" {
 	begin_to_stop 9
 	start_tunnel 8080
