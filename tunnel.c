@@ -1765,7 +1765,7 @@ skip_colour(const char *text)
 static const char *
 read_level(const char *line, enum level *level)
 {
-	const char *message = line;
+	const char *message;
 	const char *name;
 
 	*level = LEVEL_NONE;
