@@ -211,6 +211,13 @@ long='long() {
 }
 
 @test "-n: an edge that doesn't have the tunnel by the deadline is said, one that has it isn't" {
+	# It has nothing to lose yet.
+	start_driven -n -t 600 8080
+	drive url
+	await_url
+	assert state_is up
+	kill -s TERM "$pid"
+	assert_signal TERM
 	start_driven -n -t 4 8080
 	drive url
 	await_url

@@ -523,10 +523,10 @@ ended with: ERR lookup api.trycloudflare.com: no such host"
 }
 
 @test "-l origin tells the last line of the log that has words, from a log with CRLF, too" {
-	cloudflared_script <<<"printf 'cannot find the daemon\\r\\n\\r\\n' >&2; exit 3"
+	cloudflared_script <<<"printf 'begun\\r\\ncannot find the daemon\\r\\n\\r\\n' >&2; exit 3"
 	run_tunnel -b 8080
 	assert_equal "$ended" 'exit 1'
-	failed_with 'cannot find the daemon$'
+	failed_with ' ended with: cannot find the daemon$'
 }
 
 # --- JSON -----------------------------------------------------------------------------
