@@ -1561,7 +1561,6 @@ static void
 take_options(struct options *options, int argc, char **argv)
 {
 	options->typed = argv + 1;
-	opterr = 0;
 	while (optind < argc && is_option(argv[optind])) {
 		const char *typed = argv[optind];
 		char option[] = { '-', '?', '\0' };
@@ -2806,8 +2805,6 @@ names_ask(struct names *names, const char *name, int first_ms, int most_ms)
 	for (int i = 0; i < SERVERS; i++) {
 		struct server *server = &names->servers[i];
 
-		server->yes = 0;
-		server->no = 0;
 		server->name_type = DNS_A;
 		server->interval_ms = first_ms;
 		if (server->stage == SERVER_PROVEN)

@@ -530,6 +530,9 @@ added() {
 		forged $key 2147483648
 		believed $key 2147483647
 	done
+	# The version.
+	forged tunnel 3
+	believed tunnel 2
 	forged pid 0
 	believed pid 1
 	for key in group command; do
