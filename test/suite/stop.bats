@@ -271,6 +271,21 @@ cloudflared_of_second() {
 	kill -s KILL -- "-$cloudflared"
 }
 
+@test "a cloudflared that can't be sent SIGTERM has its grace all the same" {
+	cloudflared_of_second
+	start_program "${as_first[@]}" "$TUNNEL" -g 600 8080
+	await_url
+	await_cloudflared 1
+	adopt "$cloudflared"
+	kill -s TERM "$pid"
+	await_text "$err" "cannot send SIGTERM to cloudflared, process ${cloudflared},"
+	pause 0.5
+	alive "$pid" || fail 'it does not wait for cloudflared'
+	kill -s TERM -- "-$cloudflared"
+	assert_signal TERM
+	refute_contains "$(<"$err")" SIGKILL
+}
+
 @test "a cloudflared that can't be signalled is followed by no other" {
 	cloudflared_of_second
 	export FAKE_MODE=udp-blocked FAKE_DELAY=0.3
