@@ -529,6 +529,59 @@ ended with: ERR lookup api.trycloudflare.com: no such host"
 	failed_with ' ended with: cannot find the daemon$'
 }
 
+@test "a tunnel's creation time is the date and the time of day in UTC, in leap years, too" {
+	local seconds wanted
+	need cc env
+	cc -shared -fPIC -o "$TMPDIR/date.so" -x c - <<-'END' || skip 'cc makes no libraries here'
+		#include <fcntl.h>
+		#include <stdlib.h>
+		#include <time.h>
+		#include <unistd.h>
+
+		__attribute__((constructor)) static void
+		sign(void)
+		{
+			const char *name = getenv("DATE_SIGN");
+
+			if (name != NULL)
+				close(open(name, O_WRONLY | O_CREAT, 0600));
+		}
+
+		time_t
+		time(time_t *where)
+		{
+			time_t now = (time_t)atoll(getenv("DATE"));
+
+			if (where != NULL)
+				*where = now;
+			return now;
+		}
+	END
+	# A static program, or one of another C library, takes none.
+	DATE=0 DATE_SIGN=$TMPDIR/taken LD_PRELOAD=$TMPDIR/date.so "$TUNNEL" -V >/dev/null 2>&1 || :
+	[ -e "$TMPDIR/taken" ] || skip 'it takes no library'
+	CLOUDFLARED=$ROOT/test/helpers/flood
+	while read -r seconds wanted; do
+		# What 32 bits can't count.
+		[ "$seconds" -lt 2147483648 ] || [ "$(getconf LONG_BIT)" = 64 ] || continue
+		start_program env DATE="$seconds" LD_PRELOAD="$TMPDIR/date.so" "$TUNNEL" -nj 8080
+		await grep -q createdAt "$out"
+		assert_contains "$seconds: $(<"$out")" "\"createdAt\":\"$wanted\""
+		kill -s TERM "$pid"
+		assert_signal TERM
+	done <<-'END'
+		68169599 1972-02-28T23:59:59Z
+		951782400 2000-02-29T00:00:00Z
+		1735689599 2024-12-31T23:59:59Z
+		1785542399 2026-07-31T23:59:59Z
+		1790735696 2026-09-30T02:34:56Z
+		1795823999 2026-11-27T23:59:59Z
+		1798761600 2027-01-01T00:00:00Z
+		1835395200 2028-02-29T00:00:00Z
+		4107542400 2100-03-01T00:00:00Z
+	END
+}
+
 # --- JSON -----------------------------------------------------------------------------
 
 # assert_record ORIGIN PORT: $output is the JSON of a tunnel of that origin.
