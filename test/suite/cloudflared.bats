@@ -428,6 +428,20 @@ field() {
 	assert_equal "$(cloudflared_descriptors "$cloudflared" | grep -c .)" 3
 }
 
+@test "it has none of them on a kernel that can't close all at once, before 5.9" {
+	local traced
+	[ -d /proc/self/fd ] || skip 'no /proc here'
+	trace_with close_range:error=ENOSYS
+	"${traced[@]}" true || skip 'strace does not know the call'
+	CLOUDFLARED=$ROOT/test/helpers/flood
+	# shellcheck disable=SC2016 # it is for the other shell
+	start_program sh -c 'exec "$@" 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3' sh \
+		"${traced[@]}" -f "$TUNNEL" 8080
+	await_url
+	await_cloudflared 1
+	assert_equal "$(ls "/proc/$cloudflared/fd")" $'0\n1\n2'
+}
+
 @test "it has default signal actions and an empty signal mask" {
 	local signal
 	[ -r /proc/self/status ] || skip 'no /proc here'

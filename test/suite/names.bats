@@ -83,9 +83,10 @@ setup() {
 	await_url
 	ids=$(questions one | cut -d ' ' -f 5)
 	[ "$(echo "$ids" | sort -u | wc -l)" -ge 8 ] || fail "$ids"
-	# Nor are they counted.
+	# Nor are they counted, nor read from a clock.
 	[ "$(echo "$ids" | awk 'NR > 1 { print $1 - last } { last = $1 }' | sort -u | wc -l)" -ge 6 ] ||
 		fail "$ids"
+	[ "$ids" != "$(sort -n <<<"$ids")" ] || fail "$ids"
 }
 
 @test "the name is asked for every 250 ms at first, every 2 s in the end" {

@@ -539,6 +539,8 @@ assert_clean() {
 		z\0303 z\0303
 		z\0342\0240 z\0342\0240
 		z\0360\0240\0240 z\0360\0240\0240
+		z\0033 z?
+		\0177 ?
 	END
 	serve
 	scripted 'cat "$TMPDIR/log" >&2; echo "'$amber'"'

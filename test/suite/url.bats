@@ -418,7 +418,8 @@ holds_back() {
 @test "the name of another host is not looked up, which -w says" {
 	local origin
 	free_port
-	for origin in "no-such-host.invalid:$port" "1.2.3.4.5:$port" "localhost.invalid:$port"; do
+	for origin in "no-such-host.invalid:$port" "1.2.3.4.5:$port" "localhost.invalid:$port" \
+		"local:$port"; do
 		start_tunnel "$origin"
 		await_url
 		kill -s TERM "$pid"
