@@ -76,6 +76,7 @@ start_many() {
 	for file in 0 1 2; do
 		assert_equal "$(readlink "/proc/$background/fd/$file")" /dev/null
 	done
+	refute_contains "$(readlink "/proc/$background/fd"/*)" "$CLOUDFLARED"
 	assert_equal "$(cat "$FAKE_DIR/$cloudflared.cwd")" /
 	assert_equal "$(cloudflared_descriptors "$cloudflared" | head -n 1)" '0 /dev/null'
 	assert_match "$(cloudflared_descriptors "$cloudflared" | tail -n +2)" \

@@ -111,6 +111,18 @@ field() {
 	assert_signal TERM
 }
 
+@test "the one beside tunnel is found by the path of tunnel where there is no /proc" {
+	[ "$(head -c 2 "$TUNNEL")" != '#!' ] || skip 'a wrapper can not be copied'
+	! command -v cloudflared || skip 'a cloudflared in PATH'
+	use_mounts
+	plant "$TMPDIR/beside"
+	cp "$TUNNEL" "$TMPDIR/beside/tunnel"
+	unset CLOUDFLARED
+	start_mounted mode=755 /proc "$TMPDIR/beside/tunnel" 8080
+	assert_exit 1
+	assert_equal "$(<"$FAKE_DIR/ran")" "$TMPDIR/beside"
+}
+
 @test "what cannot be run is passed over in PATH" {
 	plant "$TMPDIR/good"
 	mkdir -p "$TMPDIR/directory/cloudflared" "$TMPDIR/text"
@@ -211,6 +223,15 @@ field() {
 	run_tunnel -c "$file" 8080
 	assert_equal "$ended" 'exit 126'
 	assert_contains "$errors" 'chmod +x'
+}
+
+@test "a cloudflared that can't be run, nor read: nothing is made up about what it is" {
+	use_others
+	printf '\177nothing\0that\1runs\n' >"$others/garbage"
+	chmod 111 "$others/garbage"
+	start_program "${as_first[@]}" "$TUNNEL" -c "$others/garbage" 8080
+	assert_exit 126
+	assert_equal "$(tail -n 1 "$err")" "tunnel: cannot run $others/garbage: Exec format error"
 }
 
 @test "a cloudflared whose loader is missing, as another libc's: said, 126" {

@@ -385,6 +385,18 @@ stop_in_the_nick_of_time() {
 	[ "$(id -u)" = 0 ] || skip 'only root may choose process ids'
 	stop_in_the_nick_of_time fcntl:delay_exit=8000000:when=1
 	stop_in_the_nick_of_time kill,pidfd_open,pidfd_send_signal:delay_enter=8000000:when=1
+	# After the last look whose it is.
+	stop_in_the_nick_of_time kill,pidfd_send_signal:delay_enter=8000000:when=1
+}
+
+@test "-k stops a tunnel where no process can be held on to, as by Linux before 5.3" {
+	open_tunnel 8080
+	local tunnel=$pid
+	start_traced pidfd_open:error=ENOSYS -k 8080
+	assert_exit 0
+	assert_quiet
+	assert_signal TERM "$tunnel"
+	gone "$cloudflared"
 }
 
 @test "a cloudflared that joins another process group is ended all the same" {
