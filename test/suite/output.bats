@@ -223,6 +223,22 @@ descriptor_is() {
 	stop
 }
 
+@test "a full standard output that another user made, and nobody else may open, is waited for, too" {
+	local deadline
+	use_others
+	unread_pipe
+	chmod 600 "$pipe"
+	dd if=/dev/zero of="$pipe" bs=4096 oflag=nonblock 2>/dev/null || :
+	start_options=(-o "$pipe")
+	# It must have come that far by then: to the URL.
+	for deadline in 2 8 32; do
+		start_program "${as_first[@]}" "$TUNNEL" -n -t "$deadline" 8080
+		assert_exit 124
+		! contains "$err" 'standard output' || break
+	done
+	assert_contains "$(<"$err")" 'standard output'
+}
+
 has_child() {
 	[ -n "$(children_of "$1")" ]
 }
