@@ -28,6 +28,9 @@
  *   cname, alias    an alias and its address; an alias alone
  *   many            thirteen addresses
  *   text            a record of another type than that asked for
+ *   six             there is an address by IPv6 only: nodata for others
+ *   other           an address, but of another name
+ *   size=N          an address of N bytes
  *   refused, servfail, formerr   this code and no records
  *   no-aa           without authority
  *   ra              from a server that offers recursion, as forwarders say
@@ -39,6 +42,9 @@
  *   empty           no bytes
  *   garbage         no DNS at all
  *   loop, ahead     a record whose name points at itself, or beyond the end
+ *   blank, reserved, long
+ *                   a record whose name has a blank, a label of a kind that
+ *                   there isn't, or more than 255 bytes
  *   false-count     a count of records that aren't there
  *   elsewhere       sent from another port
  *   late=N          sent after N milliseconds
@@ -578,12 +584,12 @@ look_up(const struct question *question, unsigned port, char line[LINE_SIZE])
 /* One answer, as the words of a line have it. */
 struct answer {
 	unsigned code;
-	bool records, alias, address_of_alias, many, text;
+	bool records, alias, address_of_alias, many, text, six, other;
 	bool authoritative, recursive, truncated, wrong_id, query;
 	bool wrong_name, wrong_type, no_question;
-	bool garbage, empty, loop, ahead, false_count;
-	bool elsewhere, silent;
-	size_t keep;
+	bool garbage, empty, loop, ahead, blank, reserved, too_long;
+	bool false_count, elsewhere, silent;
+	size_t keep, size;
 	int delay;
 };
 
@@ -617,6 +623,8 @@ take_word(struct answer *answer, const char *word)
 	} flags[] = {
 		{ "many", &answer->many },
 		{ "text", &answer->text },
+		{ "six", &answer->six },
+		{ "other", &answer->other },
 		{ "ra", &answer->recursive },
 		{ "tc", &answer->truncated },
 		{ "wrong-id", &answer->wrong_id },
@@ -628,6 +636,9 @@ take_word(struct answer *answer, const char *word)
 		{ "empty", &answer->empty },
 		{ "loop", &answer->loop },
 		{ "ahead", &answer->ahead },
+		{ "blank", &answer->blank },
+		{ "reserved", &answer->reserved },
+		{ "long", &answer->too_long },
 		{ "false-count", &answer->false_count },
 		{ "elsewhere", &answer->elsewhere },
 		{ "silent", &answer->silent },
@@ -659,6 +670,8 @@ take_word(struct answer *answer, const char *word)
 		answer->authoritative = false;
 	else if (strncmp(word, "short=", 6) == 0)
 		answer->keep = (size_t)atoi(word + 6);
+	else if (strncmp(word, "size=", 5) == 0)
+		answer->size = (size_t)atoi(word + 5);
 	else if (strncmp(word, "late=", 5) == 0)
 		answer->delay = atoi(word + 5);
 	else
@@ -672,6 +685,17 @@ put_addresses_of_label(struct packet *packet, const struct question *question,
 	const char *name = question->name;
 	size_t at;
 
+	if (answer->six && question->type != AAAA)
+		return;
+	if (answer->other)
+		name = "other." ZONE;
+	if (answer->size > 0) {
+		at = put_record(packet, ANSWER, name, question->type, 300);
+		for (size_t i = 0; i < answer->size; i++)
+			put_byte(packet, 1);
+		end_record(packet, at);
+		return;
+	}
 	if (answer->text) {
 		at = put_record(packet, ANSWER, name, TXT, 300);
 		put_32(packet, 0x03616263);	/* "abc" */
@@ -722,17 +746,37 @@ put_records(struct packet *packet, const struct question *question,
 	}
 }
 
-/* A record whose name is a pointer: to itself, or beyond the end. */
+/* What follows the name in a record of an address. */
 static void
-put_lost_record(struct packet *packet, unsigned target)
+put_rest(struct packet *packet)
 {
-	put_16(packet, 0xc000 | target);
 	put_16(packet, A);
 	put_16(packet, 1);
 	put_32(packet, 300);
 	put_16(packet, 4);
 	put_32(packet, 0xc0000250);
 	set_16(packet, 6, get_16(packet, 6) + 1);
+}
+
+/* A record whose name is a pointer: to itself, or beyond the end. */
+static void
+put_lost_record(struct packet *packet, unsigned target)
+{
+	put_16(packet, 0xc000 | target);
+	put_rest(packet);
+}
+
+/* A record whose name is so many labels of so many times the character. */
+static void
+put_odd_record(struct packet *packet, int labels, unsigned size, char c)
+{
+	for (int i = 0; i < labels; i++) {
+		put_byte(packet, size);
+		for (unsigned j = 0; j < size; j++)
+			put_byte(packet, (unsigned char)c);
+	}
+	put_byte(packet, 0);
+	put_rest(packet);
 }
 
 static void
@@ -770,6 +814,12 @@ build(struct packet *packet, const struct question *question,
 		put_lost_record(packet, (unsigned)packet->length);
 	if (answer->ahead)
 		put_lost_record(packet, 0x3fff);
+	if (answer->blank)
+		put_odd_record(packet, 1, 1, ' ');
+	if (answer->reserved)
+		put_odd_record(packet, 1, 80, 'a');
+	if (answer->too_long)
+		put_odd_record(packet, 5, 63, 'a');
 	if (answer->records)
 		put_records(packet, question, answer);
 	if (get_16(packet, 6) == 0 &&

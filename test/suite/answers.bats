@@ -31,15 +31,19 @@ start_each() {
 
 @test "what doesn't answer for the zone with authority is no name server: 5 s after the registration, its name not asked for" {
 	local start
-	start_each @ 'yes no-aa' refused servfail formerr 'yes tc' 'yes wrong-id' 'yes wrong-name' \
-		'yes wrong-type' 'yes query' 'yes no-question' 'yes short=8' 'yes short=40' empty \
-		garbage 'yes elsewhere' silent
+	start_each @ 'yes no-aa' no nodata refused servfail formerr 'yes tc' 'yes wrong-id' \
+		'yes wrong-name' 'yes wrong-type' 'yes query' 'yes no-question' 'yes short=8' \
+		'yes short=40' empty garbage 'yes elsewhere' silent
 	for start in "${starts[@]}"; do
 		read -r LABEL out asked <<<"$start"
 		await_url
 		assert_printed_after 5 "$LABEL" "$out"
 		[ -n "$(questions)" ]
 		assert_not_asked "$LABEL"
+		# It has said so, and is left alone.
+		case $LABEL in
+		yes-no-aa | no | nodata) assert_equal "$(questions | wc -l)" 1 ;;
+		esac
 	done
 }
 
@@ -47,7 +51,7 @@ start_each() {
 	local start
 	start_each label 'yes no-aa' 'no no-aa' refused servfail formerr 'yes tc' 'no tc' \
 		'yes wrong-id' 'yes wrong-name' 'yes wrong-type' 'yes query' 'yes no-question' \
-		'yes short=8' 'yes short=50' empty garbage 'yes elsewhere' silent
+		'yes short=8' 'yes short=50' 'yes short=61' empty garbage 'yes elsewhere' silent
 	for start in "${starts[@]}"; do
 		read -r LABEL out asked <<<"$start"
 		await_url
@@ -56,10 +60,10 @@ start_each() {
 	done
 }
 
-@test "an answer whose names loop or lead nowhere, or whose counts lie, says nothing about the name" {
+@test "an answer with names that loop, lead nowhere or are none, or with a count or length that lies, says nothing about the name" {
 	local start
 	start_each label 'yes loop' 'yes ahead' 'yes false-count' 'nodata loop' 'nodata ahead' \
-		'nodata false-count'
+		'nodata false-count' 'yes blank' 'yes reserved' 'yes long' 'size=3' 'size=5'
 	for start in "${starts[@]}"; do
 		read -r LABEL out asked <<<"$start"
 		await_url
@@ -87,11 +91,42 @@ start_each() {
 	done
 }
 
-@test "a record of another type is no address: not yet published" {
+@test "a record of another type, or of another name, is no address: not yet published" {
+	local words port=8080 outs=()
 	start_authority
-	answers one text
+	for words in text other; do
+		answers "a-$words" "$words"
+		LABEL=a-$words start_tunnel "$port"
+		outs+=("$out")
+		port=$((port + 1))
+	done
+	for words in text other; do
+		await has_said "a-$words" "$words" 4
+	done
+	assert_unpublished "${outs[@]}"
+	for words in text other; do
+		publish "a-$words"
+	done
+	for out in "${outs[@]}"; do
+		await_url
+	done
+}
+
+@test "a name with an address by IPv6 only, or an alias that is seen there only, is published" {
+	local start
+	start_each label six 'six alias'
+	for start in "${starts[@]}"; do
+		read -r LABEL out asked <<<"$start"
+		await_url
+		assert_equal "$(questions "$LABEL" | cut -d ' ' -f 8 | tr '\n' ' ')" 'A AAAA AAAA AAAA '
+	done
+}
+
+@test "several answers to one question are one" {
+	start_authority
+	answers one 'yes + yes + yes' no
 	start_tunnel 8080
-	await has_said one text 4
+	await has_said one no 3
 	assert_unpublished "$out"
 	publish one
 	await_url
