@@ -819,7 +819,7 @@ build(struct packet *packet, const struct question *question,
 	if (answer->reserved)
 		put_odd_record(packet, 1, 80, 'a');
 	if (answer->too_long)
-		put_odd_record(packet, 5, 63, 'a');
+		put_odd_record(packet, 4, 63, 'a');
 	if (answer->records)
 		put_records(packet, question, answer);
 	if (get_16(packet, 6) == 0 &&

@@ -177,6 +177,15 @@ start_each() {
 	done
 }
 
+@test "an answer that can't be read at once is waited for, not asked for again from another port" {
+	start_authority
+	publish one
+	start_traced recvfrom:error=EINTR:when=1 8080
+	await_url
+	assert_printed_after 0 one "$out"
+	assert_equal "$(questions | awk '$8 == "SOA"' | cut -d ' ' -f 4 | sort -u | wc -l)" 1
+}
+
 @test "a forged answer does not hide the right one behind it" {
 	start_authority
 	answers one 'yes wrong-id + yes wrong-name + yes elsewhere + garbage + empty + no'

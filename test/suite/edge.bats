@@ -273,6 +273,23 @@ long='long() {
 	await_cloudflared 2
 }
 
+@test "-r: a stream that fails with a lost connection is no refusal" {
+	scripted 'echo "INF https://a-b-c.trycloudflare.com" >&2
+		registered
+		next
+		echo "INF Retrying connection in up to 1s connIndex=0" >&2
+		echo "ERR Serve tunnel error error=\"accept stream listener encountered a failure while serving\"" >&2
+		next
+		echo settled >&2'
+	start_tunnel -v -r -t 5 8080
+	await_url
+	next
+	await contains "$err" 'no connection'
+	next
+	await_text "$err" settled
+	refute_contains "$(<"$err")" 'refuses it'
+}
+
 @test "QUIC that fails once there was a connection, or a URL was given out, is no reason for HTTP/2" {
 	start_driven 8080
 	drive url register
@@ -356,6 +373,12 @@ long='long() {
 	run_tunnel 8080
 	assert_equal "$ended" 'exit 1'
 	assert_contains "$errors" 'cloudflared: Please log in first: launcher login'
+	refute_contains "$errors" variable
+	# However few they are.
+	cloudflared_script <<<'printf x >&2'
+	run_tunnel 8080
+	assert_equal "$ended" 'exit 1'
+	assert_contains "$errors" 'cloudflared: x'
 	refute_contains "$errors" variable
 	# Nor is what a log ends with a page of help.
 	cloudflared_script <<-'END'
@@ -469,7 +492,8 @@ long='long() {
 	lines=('ERR Request failed error="x" dest="https://a-b-c.trycloudflare.com/?q=Registered tunnel connection" event=0'
 		'{"dest":"https://a-b-c.trycloudflare.com/?q=Registered tunnel connection","level":"error","message":"Request failed"}'
 		"DBG GET / headers=\"$(printf '%020000d' 0) Registered tunnel connection\""
-		'ERR Connection terminated error="tunnel not registered" connIndex=0')
+		'ERR Connection terminated error="tunnel not registered" connIndex=0'
+		'INF The tunnel is registered with nobody')
 	for line in "${lines[@]}"; do
 		scripted "echo https://a-b-c.trycloudflare.com >&2
 			echo '$line' >&2
@@ -550,6 +574,10 @@ assert_cause() {
 		captive portal|ERR Error unmarshaling QuickTunnel response: <!DOCTYPE HTML>\n<html><head>\n<title>401 Unauthorized</title>\n</head></html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="401 Unauthorized"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
 		captive portal|ERR Error unmarshaling QuickTunnel response: <html>\n<p>The DNS lookup was refused: no route to host</p>\n</html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="200 OK"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
 		wait some minutes|ERR Error unmarshaling QuickTunnel response: <html>\n<p>no such host</p>\n</html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="429 Too Many Requests"\nfailed to unmarshal quick Tunnel: invalid character \0047<\0047 looking for beginning of value
+		captive portal|ERR Error unmarshaling QuickTunnel response: <html>\n<p>no such host</p></html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="200 OK"
+		/etc/resolv.conf|ERR lookup api.trycloudflare.com: no such host\nERR Error unmarshaling QuickTunnel response: <html>\n</html>\n error="invalid character \0047<\0047 looking for beginning of value" status_code="200 OK"
+		/etc/resolv.conf|ERR error="network is unreachable"\nERR error="lookup a.b: no such host"
+		/etc/resolv.conf|dial tcp: lookup api.trycloudflare.com: Try again\nsee the documentation
 		cannot be reached|failed to read quick-tunnel response: context deadline exceeded (Client.Timeout or context cancellation while reading body)
 		none|ERR update check failed error="Get \\"https://update.argotunnel.com\\": dial tcp: lookup update.argotunnel.com: no such host"
 	END

@@ -116,7 +116,7 @@ setup() {
 	start_authority
 	publish one
 	# shellcheck disable=SC2016 # the script's to expand
-	connects '[ "$(wc -l <"$FAKE_DIR/starts")" = 1 ] || LABEL=two; name; register'
+	connects 'case $(wc -l <"$FAKE_DIR/starts") in *2) LABEL=two ;; *3) LABEL=three ;; esac; name; register'
 	start_tunnel -r 8080
 	await_url
 	await_cloudflared 1
@@ -126,6 +126,12 @@ setup() {
 	publish two
 	await has_lines "$out" 2
 	assert_equal "$(tail -n 1 "$out")" https://two.trycloudflare.com
+	# What was said of one name counts for none after it.
+	publish three
+	await_cloudflared 2
+	kill -s KILL "$cloudflared"
+	await has_lines "$out" 3
+	assert_equal "$(said three yes)" 3
 }
 
 @test "-n prints the URL before the edge has the tunnel, and asks nobody" {
@@ -161,7 +167,7 @@ setup() {
 
 @test "no socket is left of the asking, nor given to cloudflared or a command" {
 	[ -d /proc/self/fd ] || skip 'no /proc here'
-	local asker
+	local asker silent
 	start_authority
 	publish one
 	start_tunnel 8080
@@ -172,10 +178,16 @@ setup() {
 	run_tunnel 8081 ls -l /proc/self/fd/
 	assert_equal "$ended" 'exit 0'
 	refute_contains "$output" socket:
+	# Nor of a question that nobody has answered.
+	answers two silent
+	LABEL=two start_tunnel 8083
+	await_url
+	silent=$pid
 	export TRYCLOUDFLARE_NS=none
 	start_tunnel 8082
 	await_url
 	assert_equal "$(sockets "$asker")" "$(sockets "$pid")"
+	assert_equal "$(sockets "$silent")" "$(sockets "$pid")"
 }
 
 # Prints a line for each socket that the process has.

@@ -69,6 +69,8 @@ assert_not_heard() {
 	await_url
 	assert_printed_after 5 one "$out"
 	assert_unasked
+	# It was asked once a second, for 3 s.
+	assert_between 2 6 "$(grep -cF 'query[NS] trycloudflare.com' "$BATS_TEST_TMPDIR/resolver.127.0.0.1")"
 }
 
 @test "a resolver that doesn't answer: the URL 5 s after the registration" {

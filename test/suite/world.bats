@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # What becomes of a URL behind a resolver that caches, as those in routers do.
 
-# shellcheck disable=SC2030,SC2031,SC2154 # each test is a world of its own, as meant
+# shellcheck disable=SC2030,SC2031,SC2119,SC2154 # each test is a world of its own, as meant
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 # shellcheck source-path=SCRIPTDIR source=world.bash
@@ -91,6 +91,64 @@ setup() {
 	done
 }
 
+@test "resolvers are asked in their order, with recursion, and the next one at once where one refuses" {
+	local all
+	make_world 127.0.0.1 "$ONE"
+	server_names=(-n "one.ns.cloudflare.com=$ONE")
+	name_server 1 "$ONE" 127.0.0.1 127.0.0.2
+	resolv_conf 'nameserver 127.0.0.1' 'nameserver 127.0.0.2'
+	answers servers refused yes
+	visit one 8080
+	assert_good_visit one "$out"
+	assert_equal "$(questions | awk '$8 == "NS" || $7 == "one.ns.cloudflare.com" { print $6 }' | sort -u)" 1
+	assert_equal "$(questions | awk '$8 == "NS" { print $2 }' | head -n 2)" '127.0.0.1:53
+127.0.0.2:53'
+	# Two of them refused, and neither was waited for.
+	mapfile -t all < <(questions | awk '$8 == "NS" || $8 == "SOA"' | awk '!seen[$8]++' | gaps)
+	assert_between 0 1800 "${all[0]}"
+}
+
+@test "a single name server, by IPv4 only, is all that is looked up, and its addresses once" {
+	server_names=(-n "one.ns.cloudflare.com=$ONE")
+	usual_world
+	visit one 8080
+	assert_good_visit one "$out"
+	assert_equal "$(questions one | awk '$6 == 0 { print $2 }' | sort -u)" "$ONE:53"
+	assert_equal "$(grep -cF 'query[A] . from' "$BATS_TEST_TMPDIR/resolver.127.0.0.1")" 0
+	# Twice if the first was slow.
+	assert_between 1 2 "$(grep -cF 'query[AAAA] one.ns.cloudflare.com' "$BATS_TEST_TMPDIR/resolver.127.0.0.1")"
+}
+
+@test "name servers with long names, and more than two: the first two are asked" {
+	local long
+	long=$(printf '%054d.%054d.%054d.%054d' 1 2 3 4)
+	server_names=(-n "$long.example.org=$ONE" -n "two.example.org=$TWO"
+		-n "$(printf '%050d.%050d.%050d' 5 6 7).example.org=198.51.100.3")
+	usual_world
+	visit one 8080
+	assert_good_visit one "$out"
+	assert_equal "$(questions one | awk '$6 == 0 { print $2 }' | sort -u)" "$ONE:53
+$TWO:53"
+}
+
+@test "-r: resolvers are read anew for each tunnel" {
+	make_world 127.0.0.1 "$ONE" "$TWO"
+	name_server 1 "$ONE" "$TWO"
+	resolver 127.0.0.1 "$ONE"
+	resolv_conf 'nameserver 198.51.100.53' 'nameserver 198.51.100.54' 'nameserver 198.51.100.55'
+	# shellcheck disable=SC2016 # the script's to expand
+	connects '[ "$(wc -l <"$FAKE_DIR/starts")" = 1 ] || LABEL=two; name; register'
+	start_inside "$TUNNEL" -r 8080
+	await_url
+	assert_not_asked one
+	resolv_conf 'nameserver 127.0.0.1'
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await has_said two no 3
+	publish two
+	await has_lines "$out" 2
+}
+
 # The resolver was asked for the zone's name servers N times.
 was_asked_often() {
 	[ "$(grep -cF 'query[NS] trycloudflare.com' "$BATS_TEST_TMPDIR/resolver.$1")" -ge "$2" ]
@@ -100,7 +158,8 @@ was_asked_often() {
 	make_world 127.0.0.1 "$ONE" "$TWO"
 	name_server 1 "$ONE" "$TWO"
 	resolver 127.0.0.1 "$ONE"
-	resolv_conf '# made by a program' '; and another' '' 'search lan example.com' 'options edns0 trust-ad' \
+	resolv_conf '# made by a program' '# primary 198.51.100.51' '# another 198.51.100.52' \
+		'# a third 198.51.100.53' '; and another' '' 'search lan example.com' 'options edns0 trust-ad' \
 		'nameserver' 'nameserver nonsense' 'nameservers 198.51.100.54' '#nameserver 198.51.100.55' \
 		'nameserver fe80::1%lo' 'nameserver 192.0.2.53' 'sortlist 198.51.100.0/255.255.255.0'
 	printf 'nameserver\t  127.0.0.1  # the router' >>"$BATS_TEST_TMPDIR/etc/resolv.conf"
@@ -135,6 +194,11 @@ was_asked_often() {
 	visit one 8080
 	assert_good_visit one "$out"
 	[ -n "$(questions one | awk '$6 == 0')" ]
+	# Its number will do.
+	resolv_conf "nameserver fe80::53%$(inside cat /sys/class/net/lo/ifindex)"
+	visit two 8081
+	assert_good_visit two "$out"
+	[ -n "$(questions two | awk '$6 == 0')" ]
 }
 
 @test "IPv6 only: the name servers are asked by IPv6" {
@@ -213,13 +277,16 @@ $TWO:53"
 }
 
 @test "two name servers, one of which is dead: the other one is enough" {
+	local all
 	make_world 127.0.0.1 "$ONE"
 	name_server 1 "$ONE"
 	resolver 127.0.0.1 "$ONE"
 	resolv_conf 'nameserver 127.0.0.1'
 	visit one 8080
 	assert_good_visit one "$out"
-	[ -n "$(questions one | awk '$6 == 0')" ]
+	# As often as if it were alone.
+	mapfile -t all < <(questions one | awk '$6 == 0' | gaps)
+	assert_between 600 2000 $((all[0] + all[1] + all[2]))
 }
 
 @test "with -n, or TRYCLOUDFLARE_NS=none, no resolver is asked for anything" {
@@ -236,5 +303,13 @@ $TWO:53"
 	pids+=("$pid")
 	await_url
 	await quiet "${pids[@]}"
+	# Nor what has become of a tunnel whose edge is lost.
+	connects 'name; register; next; say "Lost connection with the edge"; next; say settled'
+	start_inside "$TUNNEL" -v -r -t 5 8082
+	await_url
+	next
+	await contains "$err" 'no connection'
+	next
+	await contains "$err" settled
 	assert_equal "$(cat "$asked" "$BATS_TEST_TMPDIR/resolver.127.0.0.1")" ''
 }
