@@ -158,8 +158,12 @@ field() {
 	assert_equal "$ended" 'exit 127'
 	assert_contains "$errors" "$TMPDIR/none"
 	run_tunnel -c '' 8080
-	assert_match "$ended" '^exit 12[67]$'
+	assert_equal "$ended: $errors" 'exit 127: tunnel: cannot run : No such file or directory'
 	[ ! -e "$FAKE_DIR/ran" ]
+	# However short it is.
+	cd "$TMPDIR"
+	mv "$HOME/bin/cloudflared" c
+	ran "$HOME/bin" -c c 8080
 }
 
 @test "a cloudflared that is there but can't be run: which and why, 126" {
@@ -179,7 +183,17 @@ field() {
 		assert_equal "$output" ''
 		assert_match "$errors" "tunnel: cannot run $TMPDIR/$file: "
 		assert_equal "$(grep -vE '^(cloudflared: )?tunnel: ' "$err")" ''
+		[ "$file" != directory ] || assert_contains "$errors" 'Is a directory'
 	done
+}
+
+@test "a cloudflared that only may be executed, not read: nothing is said of what it is" {
+	use_others
+	echo nothing >"$TMPDIR/file"
+	chmod 111 "$TMPDIR/file"
+	start_program "${as_first[@]}" "$TUNNEL" -c "$TMPDIR/file" 8080
+	assert_exit 126
+	assert_equal "$(tail -n 1 "$err")" "tunnel: cannot run $TMPDIR/file: Exec format error"
 }
 
 @test "a cloudflared that is there but can't be run: what it is and what to do" {
@@ -210,13 +224,14 @@ field() {
 		\312\376\272\276|a program for another machine
 		<!DOCTYPE html>\n<html>|a web page, not a program: download it again
 		Not Found|not a program: download it again
+		%0300d|not a program: download it again
 		exit 0\n\000|not a program: download it again
 		exit\000|not a program: download it again
 		#!/no/such/interpreter -x\nexit 0\n|its interpreter /no/such/interpreter is missing
 		#!/etc/passwd\nexit 0\n|its interpreter /etc/passwd cannot be executed
 		#!\nexit 0\n|not a program: download it again
 		#! /no/such/interpreter\nexit 0\n|its interpreter /no/such/interpreter is missing
-		#!/bin/sh\r\nexit 0\r\n|the line ends with CR: convert the file
+		#!/bin/sh\r\nexit 0\r\n|its interpreter /bin/sh is missing (the line ends with CR: convert the file)
 	END
 	refute_contains "$errors" $'\r'
 	chmod -x "$file"
@@ -290,7 +305,7 @@ field() {
 }
 
 @test "a path that is too long, or relative to nothing: said" {
-	local long
+	local long arguments
 	long=$(printf '%05000d' 0)
 	run_tunnel -c "/$long" 8080
 	assert_equal "$ended" 'exit 126'
@@ -301,6 +316,15 @@ field() {
 	run_tunnel 8080 "/$long"
 	assert_equal "$ended" 'exit 126'
 	assert_match "$errors" "$ENAMETOOLONG"
+	# Whatever its beginning leads to.
+	long=/$(printf './%.0s' {1..2200})x
+	for arguments in "-c $long 8080" "8080 $long"; do
+		# shellcheck disable=SC2086 # words
+		run_tunnel $arguments
+		assert_equal "$ended" 'exit 126'
+		assert_match "$errors" "$ENAMETOOLONG"
+	done
+	long=$(printf '%05000d' 0)
 	# Nor does one in PATH that is too long keep the next from being found.
 	plant "$TMPDIR/good"
 	unset CLOUDFLARED
@@ -324,6 +348,20 @@ field() {
 		assert_match "$errors" "tunnel: cannot run $TMPDIR/$file: "
 		assert_equal "$(grep -vE '^(cloudflared: )?tunnel: ' "$err")" ''
 	done
+}
+
+@test "without a HOME, a folder named ~ is none" {
+	local directory
+	for directory in $system_directories; do
+		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
+	done
+	unset CLOUDFLARED
+	cd "$TMPDIR"
+	plant \~/bin \~/.local/bin
+	# shellcheck disable=SC2123 # that it finds nothing is the point
+	HOME='' PATH=$TMPDIR/none start_tunnel 8080
+	assert_exit 127
+	assert_contains "$(<"$err")" 'cloudflared is not installed'
 }
 
 # --- its arguments --------------------------------------------------------------------
@@ -400,6 +438,7 @@ field() {
 		0.25 0.125s
 		0 0s
 		180.5 180s
+		180.6 180s
 		181 180s
 		86400 180s
 	END
@@ -411,13 +450,25 @@ field() {
 	environment_has NO_AUTOUPDATE=false
 	environment_has TUNNEL_GRACE_PERIOD=30s
 	environment_has "TUNNEL_LOGFILE=$TMPDIR/log"
+	NO_AUTOUPDATE=0 starts 8081
+	environment_has NO_AUTOUPDATE=0
+	# Nothing is no value.
+	NO_AUTOUPDATE='' starts 8082
+	environment_has NO_AUTOUPDATE=true
+}
+
+@test "what would end it for being empty doesn't reach it" {
+	TUNNEL_TRANSPORT_PROTOCOL='' TUNNEL_EDGE_IP_VERSION='' starts 8080
+	await_url
+	assert_equal "$(cloudflared_environment "$cloudflared" |
+		grep -E '^TUNNEL_(TRANSPORT_PROTOCOL|EDGE_IP_VERSION)=')" ''
 }
 
 @test "a log level that would hide the URL becomes info, any other stays" {
 	local level wanted
-	for level in warn error fatal panic info debug; do
+	for level in warn error fatal panic info INFO debug; do
 		case $level in
-		info | debug) wanted=$level ;;
+		info | INFO | debug) wanted=$level ;;
 		*) wanted=info ;;
 		esac
 		TUNNEL_LOGLEVEL=$level starts $((20001 + number_started))
