@@ -2920,7 +2920,6 @@ format_record(const struct record *record, char text[RECORD_SIZE])
 	char *at = text;
 	char *end = text + RECORD_SIZE;
 
-	at[0] = '\0';
 	if (record->state == RECORD_OVER && record->error[0] == '\0')
 		return 0;
 	at += snprintf(at, RECORD_SIZE, "%sstate %s\n", record_head,
@@ -3069,7 +3068,7 @@ open_record(int directory, const char *name, int flags)
 {
 	struct stat file;
 	int fd = openat(directory, name, flags | O_NOFOLLOW | O_NONBLOCK |
-	    O_CLOEXEC, 0600);
+	    O_CLOEXEC, S_IRUSR | S_IWUSR);
 
 	if (fd == -1)
 		return -1;
@@ -3237,7 +3236,7 @@ has_parent(const char *path)
 	char parent[PATH_SIZE];
 
 	copy_part(parent, sizeof parent, path,
-	    (size_t)(strrchr(path, '/') - path + 1));
+	    (size_t)(strrchr(path, '/') - path));
 	return access(parent, F_OK) == 0;
 }
 
@@ -3518,7 +3517,7 @@ explain_program(const char *path, int error, char *text, size_t size)
 		    "executed", strerror(error), head);
 	if (error == ENOENT && cut_to_interpreter(head)) {
 		size_t length = strlen(head);
-		bool carriage = length > 0 && head[length - 1] == '\r';
+		bool carriage = head[length - 1] == '\r';
 
 		if (carriage)
 			head[length - 1] = '\0';
@@ -3764,7 +3763,7 @@ format_grace(char *text, size_t size, long long grace_ms)
 	long long ms = grace_ms - 500;
 	size_t end;
 
-	if (grace_ms < 1000)
+	if (ms < grace_ms / 2)
 		ms = grace_ms / 2;
 	if (ms > 180 * 1000)
 		ms = 180 * 1000;
