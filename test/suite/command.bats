@@ -51,6 +51,7 @@ start_ready() {
 	run_tunnel 8080 "$ROOT/LICENSE"
 	assert_equal "$ended" 'exit 126'
 	assert_match "$errors" "tunnel: [^:]*$ROOT/LICENSE"
+	assert_equal "$(cloudflared_starts)" ''
 	run_tunnel 8080 no-such-command -x
 	assert_equal "$ended" 'exit 127'
 	assert_match "$errors" 'tunnel: [^:]*no-such-command'
@@ -72,7 +73,7 @@ start_ready() {
 	mkdir "$TMPDIR/directory"
 	run_tunnel 8080 "$TMPDIR/directory"
 	assert_equal "$ended" 'exit 126'
-	assert_contains "$errors" "cannot run $TMPDIR/directory"
+	assert_equal "$errors" "tunnel: cannot run $TMPDIR/directory: Is a directory"
 	assert_equal "$(cloudflared_starts)" ''
 }
 

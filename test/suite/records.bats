@@ -47,6 +47,17 @@ stop() {
 	assert_equal "$(holder '[::1]:8081')" "$pid"
 }
 
+@test "the directory of the records is private, not more, whatever the mask for files" {
+	# shellcheck disable=SC2016 # it is for the other shell
+	scripted 'umask 022; echo https://a-b-c-d.trycloudflare.com >&2; registered'
+	# shellcheck disable=SC2016
+	start_program sh -c 'umask 0777; exec "$@"' sh "$TUNNEL" 8080
+	await_url
+	refute_contains "$(<"$err")" 'cannot keep records'
+	assert_equal "$(find "$records" -prune -perm 700)" "$records"
+	assert_equal "$("$TUNNEL" -l | cut -f 2)" "$url"
+}
+
 @test "without XDG_RUNTIME_DIR the record is in TMPDIR/tunnel-UID" {
 	unset XDG_RUNTIME_DIR
 	start_tunnel 8080
@@ -79,6 +90,9 @@ refused() {
 	await_url
 	assert_match "$(cat "$err")" "tunnel: warning: [^
 ]*$records"
+	# Nor does it keep the directory open.
+	[ ! -d /proc/self/fd ] ||
+		refute_contains "$(readlink "/proc/$pid/fd/"*)" "$records"
 	kill -s TERM "$pid"
 	assert_signal TERM
 	starts=$(cloudflared_starts)
@@ -244,6 +258,10 @@ assert_not_running() {
 	local record=$records/localhost:8080
 	FAKE_MODE=die-before run_tunnel 8080
 	[ -s "$record" ] || fail 'it keeps no error'
+	# Nor does cat show any of the log's control characters.
+	cloudflared_script <<<"printf 'bad \\033[31m\\007 end\\n' >&2; exit 3"
+	run_tunnel 8081
+	assert_contains "$(<"$records/localhost:8081")" 'bad ?[31m? end'
 	sed "s/exit status/$(printf '\033[31m\007')/" "$record" >"$TMPDIR/edited"
 	assert_contains "$(cat "$TMPDIR/edited")" $'\033'
 	cat "$TMPDIR/edited" >"$record"
@@ -445,13 +463,17 @@ assert_refused() {
 	for i in {1..1000}; do
 		: >"$records/localhost:$((i + 20000))"
 	done
+	# Nor does their number matter.
+	start_options=(-n 64)
 	run_tunnel -l
-	assert_equal "$ended" 'exit 0'
+	start_options=()
+	assert_equal "$ended: $errors" 'exit 0: '
 	assert_equal "$(echo "$output" | cut -f 1,2)" "$(printf 'localhost:8080\t%s' "$url")"
 	stop 8080
 }
 
 @test "what has a record's name and is none is told by -l and -ka, which do the rest" {
+	local faults
 	start_background 8080
 	mkdir "$records/localhost:1"
 	mkfifo "$records/localhost:2"
@@ -459,13 +481,22 @@ assert_refused() {
 	run_tunnel -l
 	assert_equal "$ended" 'exit 1'
 	assert_equal "$(echo "$output" | cut -f 1,2)" "$(printf 'localhost:8080\t%s' "$url")"
-	for port in 1 2 3; do
-		assert_contains "$errors" "cannot tell whether a tunnel of localhost:$port runs"
-	done
+	faults='tunnel: cannot tell whether a tunnel of localhost:1 runs: its record is no file of yours
+tunnel: cannot tell whether a tunnel of localhost:2 runs: its record is no file of yours
+tunnel: cannot tell whether a tunnel of localhost:3 runs: its record is a link, or has one'
+	assert_equal "$(sort "$err")" "$faults"
 	run_tunnel -ka
 	assert_equal "$ended" 'exit 1'
-	assert_contains "$errors" 'cannot tell whether a tunnel of localhost:1 runs'
+	assert_equal "$(sort "$err")" "$faults"
 	await gone "$background"
+	# However many there are.
+	for i in {20001..20100}; do
+		mkfifo "$records/localhost:$i"
+	done
+	start_options=(-n 64)
+	run_tunnel -l
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(grep -c 'its record is no file of yours$' "$err")" 102
 }
 
 # failed_with TEXT: -l 8080 tells it.
@@ -501,6 +532,14 @@ failed_with() {
 	assert_equal "$ended" 'exit 1'
 	refute_contains "$errors" fail
 	refute_contains "$errors" 11
+}
+
+@test "-l with several origins tells the error of each, and no other's" {
+	FAKE_MODE=die-before run_tunnel 8080
+	run_tunnel -l 8080 8081
+	assert_equal "$ended: $output" 'exit 1: '
+	assert_contains "$errors" 'localhost:8080 runs; the last one failed'
+	assert_equal "$(tail -n 1 "$err")" 'tunnel: no tunnel of localhost:8081 runs'
 }
 
 @test "-l origin tells the error that ended a background tunnel" {
@@ -642,6 +681,14 @@ http://[::1]:3000'
 	assert_equal "$output" "$record"
 	run_tunnel -bj 8080
 	assert_equal "$output" "$record"
+}
+
+@test "the id in JSON is made from the URL: one URL has one id, in every version" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo https://a-b-c-d.trycloudflare.com >&2; registered'
+	start_tunnel -j 8080
+	await test -s "$out"
+	assert_contains "$(<"$out")" '{"id":"quick-6bebf2a0",'
 }
 
 # --- stopping -------------------------------------------------------------------------
@@ -792,6 +839,9 @@ http://[::1]:3000'
 	start_program "${new[@]}" "$TUNNEL" -l 8080
 	assert_exit 0
 	assert_contains "$(<"$out")" "localhost:8080	$url	$background	"
+	start_program "${new[@]}" "$TUNNEL" 8080
+	assert_exit 1
+	assert_contains "$(<"$err")" "runs already: process $background, $url"
 	start_program "${new[@]}" "$TUNNEL" -k 8080
 	assert_exit 1
 	assert_match "$(<"$err")" "^tunnel: cannot stop the tunnel of localhost:8080: [^

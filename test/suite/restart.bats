@@ -137,6 +137,7 @@ messages() {
 	assert_signal TERM
 	run_tunnel -l 8080
 	assert_equal "$ended: $errors" 'exit 1: tunnel: no tunnel of localhost:8080 runs'
+	[ ! -s "$XDG_RUNTIME_DIR/tunnel/localhost:8080" ] || fail 'there is something left in its record'
 }
 
 @test "-r: a signal before the first URL ends it" {
