@@ -4312,7 +4312,6 @@ set_action(int number, void (*handler)(int), int flags)
 {
 	struct sigaction action;
 
-	memset(&action, 0, sizeof action);
 	action.sa_handler = handler;
 	action.sa_flags = flags;
 	sigfillset(&action.sa_mask);
@@ -4415,9 +4414,7 @@ open_signals(const struct caller *caller)
 	if (!make_pipe(signal_pipe) ||
 	    fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) == -1)
 		return false;
-	block_all_signals();
 	handle_signals(caller);
-	unblock_signals();
 	return true;
 }
 
@@ -4427,7 +4424,6 @@ die_of(int number)
 {
 	set_action(number, SIG_DFL, 0);
 	kill(getpid(), number);
-	mask_signal(SIG_UNBLOCK, number);
 	_exit(128 + number);
 }
 
