@@ -178,6 +178,11 @@ goes_on() {
 		"cannot lock the record of localhost:8080: $EIO"
 	assert goes_on pwrite64:error=ENOSPC \
 		'cannot write the record of localhost:8080: No space left on device'
+	# The first of these is the lock's, and less is written for want of space.
+	assert goes_on ftruncate:error=EIO:when=2 \
+		"cannot write the record of localhost:8080: $EIO"
+	assert goes_on pwrite64:retval=5 \
+		'cannot write the record of localhost:8080: No space left on device'
 	# Which call it is that locks is nobody's business.
 	for ((i = 1; i < 20; i++)); do
 		! goes_on "fcntl:error=ENOLCK:when=$i" \
@@ -423,6 +428,19 @@ has_state() {
 	assert_equal "$ended" 'exit 1'
 	grep -q '^error ..' "$record"
 	assert_equal "$(tail -n 1 "$record")" end
+}
+
+@test "a record says that its tunnel starts as long as it has no URL, whatever the edge has" {
+	scripted 'registered; next; echo https://a-b-c-d.trycloudflare.com >&2; next; exit 1'
+	start_tunnel -v -r 8080
+	await_text "$err" Registered
+	assert has_state starting
+	next
+	await_url
+	await has_state up
+	next
+	await_text "$err" 'starting cloudflared again'
+	assert has_state starting
 }
 
 # A tunnel that was killed leaves its record; the next has the same process id.
@@ -672,6 +690,8 @@ added() {
 	done
 	run_tunnel -c "$long/nothing" 8080
 	assert_equal "$ended" 'exit 127'
+	assert_contains "$errors" 'No such file'
+	run_tunnel -l 8080
 	assert_contains "$errors" 'No such file'
 	run_tunnel 8080 "$long/nothing"
 	assert_equal "$ended" 'exit 127'

@@ -95,6 +95,7 @@ refused() {
 		refute_contains "$(readlink "/proc/$pid/fd/"*)" "$records"
 	kill -s TERM "$pid"
 	assert_signal TERM
+	assert_equal "$(grep -c record "$err")" 1
 	starts=$(cloudflared_starts)
 	for arguments in '-b 8080' -l '-l 8080' -lj '-k 8080'; do
 		# shellcheck disable=SC2086 # one word each
@@ -268,6 +269,16 @@ assert_not_running() {
 	run_tunnel -l 8080
 	assert_equal "$ended" 'exit 1'
 	refute_contains "$errors" $'\033'
+}
+
+@test "an error that has lines and escapes in it is one line of the record" {
+	local record=$records/localhost:8080
+	run_tunnel -c $'/no/such\nurl https://evil.trycloudflare.com\033[31m' 8080
+	assert_equal "$ended" 'exit 127'
+	assert_equal "$(grep -c '^error .*evil' "$record")" 1
+	assert_equal "$(grep -cvE '^[a-z]+( [ -~]*)?$' "$record")" 0
+	run_tunnel -l 8080
+	assert_contains "$errors" 'the last one failed: '
 }
 
 # assert_refused WHAT WORDS: a link, a FIFO or a directory: seen in bounded time, said in these

@@ -286,6 +286,38 @@ cloudflared_of_second() {
 	refute_contains "$(<"$err")" SIGKILL
 }
 
+@test "a cloudflared that can't be signalled, though one of its group can: said, and no wait without an end" {
+	cloudflared_of_second
+	printf '#!/bin/sh\nsleep 600 &\nexec "%s" --reuid=%s "%s" "$@"\n' \
+		"$others/setpriv" "$second" "$STAND_IN" >"$CLOUDFLARED"
+	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
+	await_url
+	await_cloudflared 1
+	adopt "$cloudflared"
+	kill -s TERM "$pid"
+	await_exit
+	assert_contains "$(<"$err")" "cannot send SIGTERM to cloudflared, process $cloudflared"
+	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
+	kill -s KILL -- "-$cloudflared"
+}
+
+@test "a cloudflared of another user that ends before the signal is sent isn't called out of reach" {
+	local traced
+	cloudflared_of_second
+	trace_with kill:delay_enter=6000000:when=1
+	start_program "${as_first[@]}" "${traced[@]}" "$TUNNEL" 8080 \
+		sh -c 'trap "sleep 0.5; exit" TERM; echo ready; while :; do sleep 0.05; done'
+	await_text "$out" ready
+	await_cloudflared 1
+	kill -s TERM "$pid"
+	await held "$pid"
+	kill -s KILL -- "-$cloudflared"
+	await in_state Z "$cloudflared"
+	await_exit
+	# Nor the command, which takes its time.
+	refute_contains "$(<"$err")" 'cannot send'
+}
+
 @test "a cloudflared that can't be signalled is followed by no other" {
 	cloudflared_of_second
 	export FAKE_MODE=udp-blocked FAKE_DELAY=0.3
