@@ -224,6 +224,61 @@ has_proc() {
 	done
 }
 
+@test "a fault of its own ends tunnel at once, and leaves nothing behind" {
+	need cc env
+	cd "$TMPDIR"
+	cc -shared -fPIC -o fault.so -x c - <<-'END' || skip 'cc makes no libraries here'
+		#define _GNU_SOURCE
+		#include <sys/syscall.h>
+		#include <sys/wait.h>
+		#include <fcntl.h>
+		#include <stdlib.h>
+		#include <unistd.h>
+
+		__attribute__((constructor)) static void
+		keep_to_ourselves(void)
+		{
+			unsetenv("LD_PRELOAD");
+		}
+
+		int
+		waitid(idtype_t kind, id_t id, siginfo_t *info, int options)
+		{
+			int *volatile nowhere = NULL;
+
+			close(open("taken", O_WRONLY | O_CREAT, 0600));
+			if (access("fault", F_OK) == 0)
+				*nowhere = 1;
+			return (int)syscall(SYS_waitid, kind, id, info, options, NULL);
+		}
+	END
+	# A static program, or one of another C library, takes none; an emulator has it for itself.
+	LD_PRELOAD=$TMPDIR/fault.so "$TUNNEL" -V >/dev/null 2>&1 || :
+	[ -e taken ] || skip 'it takes no library'
+	ulimit -c 0
+	start_program env LD_PRELOAD="$TMPDIR/fault.so" "$TUNNEL" 8080
+	await_url
+	await_cloudflared 1
+	touch fault
+	# It looks which child that was.
+	kill -s CHLD "$pid"
+	assert_signal SEGV
+	await gone "$cloudflared"
+}
+
+@test "of two signals that come while it is stopped, it dies of the first that the system hands over" {
+	[ "$(uname)" = Linux ] || skip 'which one that is, the system decides'
+	open_tunnel 8080
+	kill -s STOP "$pid"
+	await stopped "$pid"
+	kill -s QUIT "$pid"
+	kill -s INT "$pid"
+	kill -s CONT "$pid"
+	# The lowest.
+	assert_signal INT
+	gone "$cloudflared"
+}
+
 @test "TSTP stops both, CONT resumes both" {
 	open_tunnel 8080
 	stop_and_resume

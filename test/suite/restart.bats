@@ -339,6 +339,21 @@ full_disk() {
 	gone "$cloudflared"
 }
 
+@test "-r with a command: the grace of the cloudflared before isn't the next one's" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo "https://amber-$(grep -c . "$FAKE_DIR/starts").trycloudflare.com" >&2; registered
+		next; echo "ERR Register tunnel error" >&2'
+	start_tunnel -r -g 2 -t 5 8080 sh -c 'echo ready; exec sleep 600'
+	await_text "$out" ready
+	next
+	await_text "$err" 'https://amber-2.trycloudflare.com'
+	await_cloudflared 2
+	# It is the time itself that matters: the grace of the first is over 1 s from now.
+	sleep 3
+	assert alive "$cloudflared"
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
+}
+
 @test "-r with a command that ends while cloudflared is away: its status, at once" {
 	# shellcheck disable=SC2016 # it is for the command
 	start_tunnel -r 8080 sh -c 'echo ready; until [ -e "$TMPDIR/go" ]; do sleep 0.05; done; exit 6'

@@ -228,6 +228,47 @@ make_slow() {
 	done
 }
 
+@test "TSTP, CONT, TSTP while it is busy: the last word is to stop, too" {
+	local signal signals
+	need setsid
+	cd "$TMPDIR"
+	make_slow <<-'END'
+		#include <sys/wait.h>
+
+		int
+		waitid(idtype_t kind, id_t id, siginfo_t *info, int options)
+		{
+			close(open("held", O_WRONLY | O_CREAT, 0600));
+			for (int i = 0; i < 6000 && access("busy", F_OK) == 0; i++)
+				poll(NULL, 0, 10);
+			return (int)syscall(SYS_waitid, kind, id, info, options, NULL);
+		}
+	END
+	start_program setsid env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" 8080
+	await_up
+	# An emulator takes the library for itself.
+	[ -e held ] || skip 'it takes no library'
+	# CHLD asks for nothing; it looks which child that was.
+	for signals in 'TSTP CONT TSTP' 'TSTP CHLD'; do
+		rm held
+		touch busy
+		kill -s CHLD "$pid"
+		await test -e held
+		for signal in $signals; do
+			kill -s "$signal" "$pid"
+			# It hears each of them at once, or the system forgets the first.
+			pause 0.1
+		done
+		rm busy
+		await stopped "$pid"
+		await stopped "$cloudflared"
+		kill -s CONT "$pid"
+		await ! stopped "$cloudflared"
+	done
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 @test "TSTP away from any terminal stops both, where no shell could resume them, too" {
 	local round
 	need setsid
