@@ -498,7 +498,8 @@ find_child(void)
 		read_beginning(path, stat, sizeof stat);
 		/* PID (NAME) STATE PARENT, and a name may hold anything */
 		parent = strrchr(stat, ')');
-		if (parent != NULL && atoll(parent + 4) == getpid())
+		if (parent != NULL && strlen(parent) > 4 &&
+		    atoll(parent + 4) == getpid())
 			return (pid_t)atoll(entry->d_name);
 	}
 #endif

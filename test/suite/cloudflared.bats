@@ -187,15 +187,6 @@ field() {
 	done
 }
 
-@test "a cloudflared that only may be executed, not read: nothing is said of what it is" {
-	use_others
-	echo nothing >"$TMPDIR/file"
-	chmod 111 "$TMPDIR/file"
-	start_program "${as_first[@]}" "$TUNNEL" -c "$TMPDIR/file" 8080
-	assert_exit 126
-	assert_equal "$(tail -n 1 "$err")" "tunnel: cannot run $TMPDIR/file: Exec format error"
-}
-
 @test "a cloudflared that is there but can't be run: what it is and what to do" {
 	local head words file=$TMPDIR/file
 	while IFS='|' read -r head words; do

@@ -286,7 +286,7 @@ $TWO:53"
 	assert_good_visit one "$out"
 	# As often as if it were alone.
 	mapfile -t all < <(questions one | awk '$6 == 0' | gaps)
-	assert_between 600 2000 $((all[0] + all[1] + all[2]))
+	assert_between 600 2600 $((all[0] + all[1] + all[2]))
 }
 
 @test "with -n, or TRYCLOUDFLARE_NS=none, no resolver is asked for anything" {
