@@ -6263,11 +6263,9 @@ reap(struct tunnel *t)
 		memset(&info, 0, sizeof info);
 		if (waitid(P_ALL, 0, &info, options) == -1 || info.si_pid == 0)
 			break;
-		if (info.si_pid == t->cloudflared.pid) {
+		if (info.si_pid == t->cloudflared.pid)
 			on_cloudflared_end(t);
-			continue;
-		}
-		if (waitpid(info.si_pid, &status, 0) == info.si_pid &&
+		else if (waitpid(info.si_pid, &status, 0) == info.si_pid &&
 		    info.si_pid == t->command.pid)
 			on_command_end(t, status);
 	}
@@ -6285,7 +6283,7 @@ on_stop_signal(struct tunnel *t, int number)
 		return;
 	}
 	if (t->command.pid == 0 || number == SIGTERM) {
-		stop(t, STOP_SIGNAL, 128 + number, number);
+		stop(t, STOP_SIGNAL, EXIT_FAILURE, number);
 		return;
 	}
 	if (number != SIGINT && number != SIGQUIT) {
@@ -6552,7 +6550,7 @@ take_events(struct tunnel *t)
 		take_signals(t);
 	if (slots[SLOT_INPUT].revents != 0)
 		take_input(t);
-	if (slots[SLOT_WAITER].revents != 0 && t->waiter != -1) {
+	if (slots[SLOT_WAITER].revents != 0) {
 		close_fd(&t->waiter);
 		stop(t, STOP_WAITER, EXIT_FAILURE, SIGHUP);
 	}
@@ -6665,12 +6663,11 @@ wait_for_url(int socket, pid_t child)
 static NORETURN void
 run_in_background(struct tunnel *t)
 {
-	int ends[2] = { -1, -1 };
+	int ends[2];
 	struct caller caller = *t->caller;
 	pid_t child = -1;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 &&
-	    set_close_on_exec(ends[0]) && set_close_on_exec(ends[1]) &&
 	    open_signals(t->caller)) {
 		block_all_signals();
 		child = fork();
@@ -6687,10 +6684,7 @@ run_in_background(struct tunnel *t)
 		give_up("go to the background");
 	t->null = 3;
 	t->waiter = 4;
-	close_pipe(signal_pipe);
 	close_from(5);
-	set_close_on_exec(3);
-	set_close_on_exec(4);
 	open_outlet(&errors, STDERR_FILENO);
 	setsid();		/* needs no /dev/tty now, nor minds a Ctrl-Z */
 	restore_signals(&caller);
@@ -6785,14 +6779,14 @@ next_origin(struct subjects *subjects, struct origin *origin)
 static bool
 look_again(int directory, const char *name, struct look *look)
 {
-	look_at(directory, name, look);
-	for (int i = 0; i < 5; i++) {
+	for (int looks = 1;; looks++) {
+		look_at(directory, name, look);
 		if (!is_held(look) || look->record.pid != 0)
 			return false;
+		if (looks == 6)
+			return true;
 		sleep_ms(10);
-		look_at(directory, name, look);
 	}
-	return is_held(look) && look->record.pid == 0;
 }
 
 /*
