@@ -6284,9 +6284,7 @@ on_stop_signal(struct tunnel *t, int number)
 	}
 	if (t->command.pid == 0 || number == SIGTERM) {
 		stop(t, STOP_SIGNAL, EXIT_FAILURE, number);
-		return;
-	}
-	if (number != SIGINT && number != SIGQUIT) {
+	} else if (number != SIGINT && number != SIGQUIT) {
 		signal_command(t, number);
 		signal_command(t, SIGCONT);
 	}
