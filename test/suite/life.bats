@@ -185,6 +185,16 @@ has_proc() {
 	run_tunnel -k 8080
 	assert_equal "$ended" 'exit 0'
 	gone "$cloudflared"
+	# In the background it has none of the children of who started it.
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'sleep 600 & echo $! >"$TMPDIR/child"; exec "$@"' sh "$TUNNEL" -b 8080
+	assert_exit 0
+	adopt "$(<"$TMPDIR/child")"
+	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+	run_tunnel -k 8080
+	assert_equal "$ended" 'exit 0'
+	gone "$cloudflared"
+	alive "$(<"$TMPDIR/child")"
 }
 
 @test "tunnel killed by SIGKILL takes cloudflared along" {
@@ -410,8 +420,17 @@ has_proc() {
 	tunnels+=("$pid")
 	await_url
 	await_cloudflared 6
-	run_tunnel -b 8085
+	# Its reader leaves before there is anything to read.
+	mkfifo "$TMPDIR/pipe"
+	exec 8<>"$TMPDIR/pipe"
+	start_options=(-o "$TMPDIR/pipe")
+	FAKE_MODE=silent start_tunnel -r -t 0 8086
+	start_options=()
+	tunnels+=("$pid")
 	await_cloudflared 7
+	exec 8>&-
+	run_tunnel -b 8085
+	await_cloudflared 8
 	id=$(tunnel_of "$cloudflared")
 	adopt "$id"
 	tunnels+=("$id")
@@ -436,6 +455,36 @@ activity() {
 		grep ctxt_switches "/proc/$id/status"
 		cut -d ' ' -f 14,15 "/proc/$id/stat"
 	done
+}
+
+@test "a tunnel that waits for its cloudflared to stop sleeps, whatever it stops for" {
+	has_proc
+	local id tunnels=() input
+	scripted 'trap "" TERM'
+	open_with_input -i -t 0 -g 600 8080
+	tunnels+=("$pid")
+	input=$pid
+	start_tunnel -b -t 0 -g 600 8081
+	await_cloudflared 2
+	await has_state 8081 starting
+	id=$(children_of "$pid")
+	adopt "$id"
+	tunnels+=("$id")
+	exec 6>&-
+	kill -s KILL "$pid"
+	await has_state 8080 stopping
+	await has_state 8081 stopping
+	await unmoved
+	for id in $(cloudflared_starts); do
+		kill -s KILL "$id"
+	done
+	assert_exit 0 "$input"
+	await gone "${tunnels[1]}"
+}
+
+# has_state PORT STATE: that is in the record.
+has_state() {
+	contains "$XDG_RUNTIME_DIR/tunnel/localhost:$1" "state $2"
 }
 
 @test "cloudflared may close its log and live on" {
@@ -622,6 +671,9 @@ open_with_input() {
 	open_with_input -i 8080
 	await_url
 	cloudflared=$(tail -n 1 "$FAKE_DIR/starts")
+	printf x >&6
+	let_it_handle_signals
+	assert alive "$pid"
 	head -c 1000000 /dev/zero >&6
 	alive "$pid"
 	exec 6>&-
@@ -634,6 +686,57 @@ open_with_input() {
 	await_url
 	kill -s TERM "$pid"
 	assert_signal TERM
+}
+
+@test "-i: what somebody else was quicker to read is no end" {
+	local traced
+	scripted 'next; echo "INF https://one.trycloudflare.com" >&2; registered'
+	# The first thing that it does to read.
+	trace_with recvfrom:delay_exit=5000000:when=1
+	mkfifo "$TMPDIR/input"
+	exec 6<>"$TMPDIR/input"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program sh -c 'exec "$@" <"$0"' "$TMPDIR/input" "${traced[@]}" "$TUNNEL" -i -t 0 8080
+	await_cloudflared 1
+	echo >&6
+	await held "$pid"
+	read -r _ <&6
+	next
+	await_url
+	assert alive "$cloudflared"
+	exec 6>&-
+	assert_exit 0
+	gone "$cloudflared"
+}
+
+@test "-i: a socket is read as well, and its end is one" {
+	need perl
+	scripted 'next; echo "INF https://one.trycloudflare.com" >&2; registered'
+	mkfifo "$TMPDIR/go"
+	exec 6<>"$TMPDIR/go"
+	# shellcheck disable=SC2016 # it is perl's
+	start_program perl -MSocket -e '
+		socketpair(my $ours, my $its, AF_UNIX, SOCK_STREAM, 0) or die;
+		my $pid = fork;
+		if ($pid == 0) {
+			close $ours;
+			open STDIN, "<&", $its or die;
+			exec @ARGV;
+		}
+		close $its;
+		syswrite $ours, "x";
+		open my $go, "<", "$ENV{TMPDIR}/go" or die;
+		<$go>;
+		close $ours;
+		waitpid $pid, 0;
+		exit $? >> 8' "$TUNNEL" -i -t 0 8080
+	await_cloudflared 1
+	next
+	await_url
+	assert alive "$cloudflared"
+	echo >&6
+	assert_exit 0
+	gone "$cloudflared"
 }
 
 @test "-i: a program that is killed takes its tunnel along" {
@@ -665,6 +768,10 @@ open_with_input() {
 	assert_equal "$(cat "$out")" ''
 	assert_said '5.* s|5 seconds'
 	assert_labelled
+	# However soon it is.
+	run_tunnel -t 0.001 8080
+	assert_equal "$ended" 'exit 124'
+	assert_said '0\.001 s'
 }
 
 @test "-t 0 is no deadline" {
@@ -894,4 +1001,14 @@ but got: $(cat "$err")"
 		'cannot go to the background: Resource temporarily unavailable' -b 8080
 	system_fails socketpair:error=EMFILE \
 		"cannot go to the background: $EMFILE" -b 8080
+	# Both are the child's.
+	local number
+	for number in 1 2; do
+		trace_with "/^dup[23]\$:error=EBUSY:when=$number"
+		start_program "${traced[@]}" -f "$TUNNEL" -b 8080
+		assert_exit 1
+		assert_match "$(<"$err")" \
+			'^tunnel: cannot go to the background: (Device or resource|Resource) busy$'
+		await none_left_behind
+	done
 }

@@ -301,6 +301,26 @@ listed() {
 	stop
 }
 
+@test "-r: a reader that leaves between two URLs is let go of, and the tunnel stays" {
+	[ -e /proc/self/fd ] || skip 'no /proc here'
+	local reader
+	unread_pipe
+	start_options=(-o "$pipe")
+	start_tunnel -r 8080
+	start_options=()
+	local tunnel=$pid
+	start_program head -n 1 "$pipe"
+	reader=$pid
+	await_text "$out" trycloudflare.com
+	exec 8>&-
+	assert_exit 0 "$reader"
+	pid=$tunnel
+	await descriptor_is 1 /dev/null
+	await_cloudflared 1
+	alive "$cloudflared"
+	stop
+}
+
 @test "-r: a reader that pauses gets the later URL when it goes on" {
 	local first
 	unread_pipe

@@ -191,6 +191,32 @@ none_left_but_the_terminal() {
 	gone "$cloudflared"
 }
 
+@test "-i in the background doesn't ask the terminal over and over" {
+	[ -r /proc/self/status ] || skip 'no /proc here'
+	open_terminal 80
+	enter 'tunnel -i 8080 &'
+	await_cloudflared 1
+	await_screen "$(cloudflared_url "$cloudflared")"
+	# The shell would read what is typed.
+	# shellcheck disable=SC2016 # it is for the other shell
+	enter 'echo asleep$((40 + 2)); sleep 600'
+	await_screen asleep42
+	enter 'nobody reads this'
+	await_screen 'reads this'
+	await unmoved "$(tunnel_of "$cloudflared")"
+	terminal send-keys C-c
+	enter 'kill %1'
+	await gone "$cloudflared"
+}
+
+# Succeeds if the process didn't run for 2 seconds.
+unmoved() {
+	local before
+	before=$(grep ctxt_switches "/proc/$1/status") || return
+	sleep 2
+	[ "$(grep ctxt_switches "/proc/$1/status")" = "$before" ]
+}
+
 @test "-i in the background ends when its terminal goes, whatever was typed before" {
 	local last tunnel
 	# shellcheck disable=SC2016 # the shell's to expand
@@ -285,6 +311,11 @@ tunnel: tunnel -k $port stops it
 	await_screen finished
 	refute_contains "$(screen)" Ctrl-C
 	[ -s "$TMPDIR/url" ]
+	# What -k has stopped was there.
+	refute_contains "$(screen)" 'no tunnel'
+	enter "clear; tunnel -b $port && clear && tunnel -ka; echo en''ded"
+	await_screen ended
+	refute_contains "$(screen)" 'no tunnel'
 }
 
 @test "-k of what doesn't run says so at a terminal, and it is no error" {
@@ -293,6 +324,7 @@ tunnel: tunnel -k $port stops it
 	enter 'tunnel -k 300; echo status=$?'
 	await_screen status=0
 	assert_contains "$(screen)" 'localhost:300 '
+	assert_equal "$(screen | grep -c '^tunnel: ')" 1
 	# shellcheck disable=SC2016 # it is for the other shell
 	enter 'clear; tunnel -ka; echo status=$?'
 	await_screen $'\nstatus=0'
