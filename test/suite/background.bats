@@ -104,6 +104,7 @@ start_many() {
 }
 
 @test "-b lets go of inherited descriptors: a lock, a pipe" {
+	local fd
 	need flock
 	cd "$TMPDIR"
 	# shellcheck disable=SC2016 # the inner shell's
@@ -113,6 +114,22 @@ start_many() {
 	assert_match "$(cat url)" '^https://[a-z-]*\.trycloudflare\.com$'
 	flock -n lock true || fail 'the lock is still held'
 	flock -n other true || fail 'the other lock is still held'
+	stop 8080
+	# These numbers it would have taken itself.
+	# shellcheck disable=SC2016 # the inner shell's
+	start_program bash -c 'exec 3>lock3 4>lock4 5>lock5; flock 3; flock 4; flock 5; exec "$1" -b 8080' \
+		- "$TUNNEL"
+	assert_exit 0
+	await_url
+	for fd in 3 4 5; do
+		flock -n "lock$fd" true || fail "the lock of descriptor $fd is still held"
+	done
+	if [ -d /proc/self/fd ]; then
+		background=$(holder localhost:8080)
+		for fd in 0 1 2; do
+			assert_equal "$(readlink "/proc/$background/fd/$fd")" /dev/null
+		done
+	fi
 	stop 8080
 }
 
@@ -172,6 +189,15 @@ start_many() {
 		connect 2 65536
 		connect 2 $port -v
 	END
+}
+
+@test "-b that fails, and nobody is left to be told, exits all the same" {
+	mkfifo "$TMPDIR/left"
+	mkdir -m 755 "$XDG_RUNTIME_DIR/tunnel"
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program bash -c 'exec 7<>"$0" 9>"$0" 7<&-; exec "$@" 2>&9 9>&-' \
+		"$TMPDIR/left" "$TUNNEL" -b 8080
+	assert_exit 1
 }
 
 @test "interrupting the waiting -b stops the start" {
@@ -248,7 +274,11 @@ start_many() {
 	scripted 'next; echo "$word" >&2; registered'
 	start_tunnel -b 8080
 	await_cloudflared 1
+	# Nor does another one, once the first has had its effect.
 	kill -s TSTP "$pid"
+	pause 0.5
+	kill -s TSTP "$pid"
+	pause 0.5
 	next https://amber-apple.trycloudflare.com
 	assert_exit 0
 	stop 8080

@@ -259,6 +259,14 @@ start_full() {
 
 # --- nothing is made ------------------------------------------------------------------
 
+@test "without a null device there is no tunnel, and that is said" {
+	use_mounts
+	start_mounted size=64k /dev "$TUNNEL" 8080
+	assert_exit 1
+	assert_equal "$(<"$err")" 'tunnel: cannot open /dev/null: No such file or directory'
+	assert_equal "$(cloudflared_starts)" ''
+}
+
 @test "a tunnel that can't wait for events any more says so once, and ends" {
 	need prlimit
 	start_tunnel 8080
