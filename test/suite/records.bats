@@ -471,6 +471,8 @@ assert_refused() {
 	start_background 8080
 	mkdir "$records/directory"
 	touch "$records/.hidden" "$records/README" "$records/localhost:99999" "$records/x y:80"
+	# An origin, but not what a record is named.
+	touch "$records/8080"
 	for i in {1..1000}; do
 		: >"$records/localhost:$((i + 20000))"
 	done
@@ -500,6 +502,10 @@ tunnel: cannot tell whether a tunnel of localhost:3 runs: its record is a link, 
 	assert_equal "$ended" 'exit 1'
 	assert_equal "$(sort "$err")" "$faults"
 	await gone "$background"
+	# Once, however often it is named.
+	run_tunnel -k 1 localhost:1
+	assert_equal "$ended" 'exit 1'
+	assert_equal "$(wc -l <"$err" | tr -d ' ')" 1
 	# However many there are.
 	for i in {20001..20100}; do
 		mkfifo "$records/localhost:$i"
@@ -560,6 +566,16 @@ failed_with() {
 	failed_with 11
 }
 
+@test "-l origin tells that nobody could be told the URL, which isn't kept" {
+	[ -c /dev/full ] || skip 'no /dev/full here'
+	start_options=(-o /dev/full)
+	run_tunnel 8080
+	start_options=()
+	assert_equal "$ended" 'exit 1'
+	failed_with 'failed: cannot print the URL'
+	refute_contains "$(<"$records/localhost:8080")" trycloudflare.com
+}
+
 @test "-l origin tells all of it in one line: the error, what to do, the end of the log" {
 	cloudflared_script <<<"echo 'ERR lookup api.trycloudflare.com: no such host' >&2; exit 3"
 	run_tunnel 8080
@@ -577,6 +593,10 @@ ended with: ERR lookup api.trycloudflare.com: no such host"
 	run_tunnel -b 8080
 	assert_equal "$ended" 'exit 1'
 	failed_with ' ended with: cannot find the daemon$'
+	# A word is a word.
+	cloudflared_script <<<"echo x >&2; exit 3"
+	run_tunnel 8080
+	failed_with ' ended with: x$'
 }
 
 @test "a tunnel's creation time is the date and the time of day in UTC, in leap years, too" {
@@ -751,6 +771,22 @@ http://[::1]:3000'
 	assert_none_listed
 }
 
+@test "-ka stops more tunnels than it may have files open" {
+	local i pids=()
+	for i in {8080..8093}; do
+		CLOUDFLARED=$ROOT/test/helpers/flood start_tunnel "$i"
+		await_url
+		pids+=("$pid")
+	done
+	start_options=(-n 12)
+	run_tunnel -ka
+	start_options=()
+	assert_equal "$ended: $output$errors" 'exit 0: '
+	for pid in "${pids[@]}"; do
+		assert_signal TERM
+	done
+}
+
 @test "-k of an invalid origin is a usage error and stops nothing" {
 	start_background 8080
 	for origin in 0 ../x:80 8081/x; do
@@ -817,6 +853,8 @@ http://[::1]:3000'
 	start=$SECONDS
 	stop 8080
 	[ $((SECONDS - start)) -ge 2 ] || fail 'its grace and 2 s were not over'
+	# And what a busy machine adds.
+	[ $((SECONDS - start)) -le $((10 * ${TEST_SLOWNESS:-1})) ] || fail "took $((SECONDS - start)) s"
 	assert_signal KILL "$deaf"
 	gone "$cloudflared" || fail 'cloudflared is still there'
 	gone "$grandchild" || fail 'a process of its group is still there'

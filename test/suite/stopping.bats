@@ -140,6 +140,29 @@ assert_quiet_but_for_the_warning() {
 	assert_stopped_by_itself
 }
 
+@test "-k stops the tunnel that is there, not the one that waits for its end" {
+	local second
+	begin_to_stop
+	start_tunnel 8080
+	second=$pid
+	# So seldom does it look that the other one is there by then.
+	start_traced '/^p?poll$:delay_exit=1000000' -k 8080
+	assert_exit 0
+	assert_equal "$(<"$out")$(<"$err")" ''
+	gone "$first" || fail 'it lives'
+	assert_stopped_by_itself
+	await_cloudflared 2
+	await test -s "$FAKE_DIR/$cloudflared.url"
+	await listed_as "$second"
+	assert_equal "$(stop_signals "$cloudflared")" ''
+	kill -s TERM "$second"
+	assert_signal TERM "$second"
+}
+
+listed_as() {
+	[ "$("$TUNNEL" -l | cut -f 3)" = "$1" ]
+}
+
 # ticks PID: sets $ticks to the processor time it has had, in hundredths of a second mostly.
 ticks() {
 	local stat fields
