@@ -44,6 +44,15 @@ setup() {
 	assert_quiet
 }
 
+@test "a name that the log ends with is asked for, too, once the log has paused" {
+	start_authority
+	publish one
+	connects 'register; printf "INF |  https://one.trycloudflare.com" >&2'
+	start_tunnel 8080
+	await_url
+	assert_equal "$(said one yes)" 3
+}
+
 @test "published is what the name server says three times in a row, each time to a new port" {
 	start_authority
 	answers one no yes yes no yes no yes yes yes no

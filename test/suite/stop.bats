@@ -470,6 +470,17 @@ stop_in_the_nick_of_time() {
 	done
 }
 
+@test "a TERM that comes just before the command starts is not lost" {
+	# The fourth is the command's, where no keeper has one.
+	scripted 'echo "INF https://one.trycloudflare.com" >&2; registered'
+	start_traced '/^pipe2?$:delay_enter=4000000:when=4' -t 0 8080 sleep 600
+	await held "$pid"
+	kill -s TERM "$pid"
+	await_exit
+	assert_equal "$status" 143
+	none_left_behind
+}
+
 @test "-k kills a tunnel that ignores TERM, and its command with it" {
 	local command
 	start_options=(-i TERM)
@@ -533,13 +544,15 @@ stop_in_the_nick_of_time() {
 	printf '#!/bin/sh\n"%s" --reuid=%s sleep 600 &\nexec "%s" "$@"\n' \
 		"$others/setpriv" "$second" "$STAND_IN" >"$CLOUDFLARED"
 	# With a command nobody looks for more than the group.
-	start_program "${as_first[@]}" "$TUNNEL" 8080 sh -c 'echo ready; exec sleep 600'
+	start_program "${as_first[@]}" "$TUNNEL" -g 600 8080 \
+		sh -c 'trap "sleep 3; exit 9" TERM; echo ready; while :; do sleep 0.05; done'
 	await_text "$out" ready
 	await_cloudflared 1
 	await find_stranger
 	adopt "$stranger"
 	kill -s TERM "$pid"
-	assert_exit 143
+	# Not while the command has its grace, either.
+	assert_exit 9
 	assert_contains "$(<"$err")" "cannot end all that cloudflared has left behind (process group $cloudflared)"
 	alive "$stranger" || fail 'it could be signalled, and this tests nothing'
 	kill -s KILL "$stranger"

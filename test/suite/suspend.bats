@@ -193,6 +193,48 @@ make_slow() {
 	assert_signal TERM
 }
 
+@test "a tunnel that works by its deadline is printed and stays, though it is seen only after that" {
+	local deadline
+	# The line that tells of the edge takes it longer than that.
+	make_slow <<-'END'
+		#include <string.h>
+
+		ssize_t
+		read(int fd, void *bytes, size_t size)
+		{
+			ssize_t got = syscall(SYS_read, fd, bytes, size);
+
+			if (got > 10 && memmem(bytes, (size_t)got, "event=4711", 10) != NULL)
+				while (access("passed", F_OK) == -1)
+					poll(NULL, 0, 10);
+			return got;
+		}
+	END
+	cd "$TMPDIR"
+	# Not as the script has it, in which it looks for an interpreter.
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'echo "INF https://one.trycloudflare.com" >&2
+		echo "INF Registered tunnel connection connIndex=0 event=$((4700 + 11))" >&2
+		: >"$FAKE_DIR/registered"'
+	# It must have come that far by then.
+	for deadline in 2 8 32; do
+		rm -f passed "$FAKE_DIR/registered"
+		start_program env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" -t "$deadline" 8080
+		await test -e "$FAKE_DIR/registered"
+		# The deadline passes.
+		sleep "$deadline.3"
+		: >passed
+		await url_or_end
+		[ -z "$url" ] || break
+	done
+	assert_equal "$url" https://one.trycloudflare.com
+	await_cloudflared 1
+	refute_contains "$(<"$err")" 'no tunnel'
+	kill -s TERM "$pid"
+	assert_signal TERM
+	refute_contains "$(<"$err")" 'no tunnel'
+}
+
 @test "Ctrl-Z before -b has left the terminal: a signal to the one that waits ends the start" {
 	cd "$TMPDIR"
 	make_slow <<-'END'
@@ -381,6 +423,19 @@ await_tunnel() {
 	await_screen 'go further'
 	await_cloudflared 1
 	await gone "$cloudflared"
+}
+
+@test "HUP reaches a command that was stopped by somebody, where its tunnel goes on" {
+	local command
+	need setsid
+	start_program setsid "$TUNNEL" 8080 sh -c 'echo $$; exec sleep 600'
+	await test -s "$out"
+	command=$(<"$out")
+	kill -s STOP "$command"
+	await stopped "$command"
+	kill -s HUP "$pid"
+	assert_exit 129
+	gone "$command"
 }
 
 @test "a command that stops itself where no shell could resume it: the tunnel is heard all the same" {

@@ -386,6 +386,10 @@ holds_back() {
 		kill -s TERM "$pid"
 		assert_signal TERM
 	done
+	# A deadline is no reason to say it again.
+	FAKE_MODE=silent run_tunnel -t 1 "$port"
+	assert_equal "$ended" 'exit 124'
+	[ "$(grep -c 'nothing is listening' "$err")" -le 1 ] || fail "$errors"
 }
 
 @test "somebody listens on 127.0.0.1: no warning" {
