@@ -133,6 +133,7 @@ long='long() {
 			next
 			echo
 			next
+			echo "and Lost connection with the edge"
 			long DBG "Lost connection with the edge" fourth-mark
 			next
 			echo
@@ -192,6 +193,17 @@ long='long() {
 		assert state_is lost
 		next '32 INF Registered tunnel connection'
 	done
+	await state_is up
+}
+
+@test "the loss of the edge, and its return, are understood as JSON" {
+	TUNNEL_LOG_OUTPUT=json start_driven 8080
+	drive url register
+	await_url
+	await state_is up
+	drive lose
+	await state_is lost
+	drive register
 	await state_is up
 }
 
@@ -492,6 +504,7 @@ long='long() {
 	lines=('ERR Request failed error="x" dest="https://a-b-c.trycloudflare.com/?q=Registered tunnel connection" event=0'
 		'{"dest":"https://a-b-c.trycloudflare.com/?q=Registered tunnel connection","level":"error","message":"Request failed"}'
 		"DBG GET / headers=\"$(printf '%020000d' 0) Registered tunnel connection\""
+		'TRC GET / headers="Registered tunnel connection"'
 		'ERR Connection terminated error="tunnel not registered" connIndex=0'
 		'INF The tunnel is registered with nobody')
 	for line in "${lines[@]}"; do
@@ -633,6 +646,7 @@ assert_cause() {
 		'{"level":"info","error":"lookup a.b: no such host"}'; do
 		cloudflared_script <<<"echo '$line' >&2; exit 1"
 		run_tunnel 8080
+		assert_equal "$ended" 'exit 1'
 		refute_contains "$(grep '^tunnel: ' "$err")" DNS
 	done
 }

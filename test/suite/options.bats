@@ -177,6 +177,7 @@ mended() {
 	mended "tunnel -v 3000 sh -c 'echo '\\''a b'\\'''" 3000 -v sh -c "echo 'a b'"
 	mended 'tunnel -v 3000 run dev' 3000 -v run dev
 	mended 'tunnel -c./target 3000' 3000 -c./target
+	mended 'tunnel -v a-b:80' a-b:80 -v
 	mended 'tunnel -k 3000' --stop=3000
 	mended 'tunnel 3000' 3000 --port 4000
 	mended 'tunnel -v 3000 -- npm run dev' 3000 -v -- npm run dev
@@ -211,6 +212,11 @@ mended() {
 @test "an origin that an option has taken for its argument is told" {
 	refused -t 8080
 	assert_contains "$errors" 'an origin is missing: 8080 is the argument of -t'
+	# These have taken none: it isn't one, or it isn't a word of its own.
+	refused -c ./cloudflared
+	assert_contains "$errors" 'an origin is missing, such as 8080 ('
+	refused -c:80
+	assert_contains "$errors" 'an origin is missing, such as 8080 ('
 	refused -k
 	assert_contains "$errors" 'an origin is missing, such as 8080, or -a for all'
 }
@@ -231,7 +237,7 @@ mended() {
 		for seconds in 0 2 0.25 0.0 00 1.000 86400 86400.0 0.000000001; do
 			taken "$option" "$seconds" 8080
 		done
-		for seconds in '' -1 -0 +1 86400.001 86401 99999999999999999999 4294967297 \
+		for seconds in '' -1 -0 +1 86400.001 86400.0001 86401 99999999999999999999 4294967297 \
 			18446744073709551617 1e3 1e-1 0x10 inf nan infinity 1s 2.5s 1m 1,5 1.2.3 . \
 			.. 1..2 ' 1' '1 ' $'1\n' $'\t1' 1_0 '1 2' x \$ ½ ١; do
 			refused "$option" "$seconds" 8080
@@ -259,6 +265,7 @@ mended() {
 		1 http://localhost:1
 		65535 http://localhost:65535
 		localhost:8080 http://localhost:8080
+		localhost:1 http://localhost:1
 		http://8081 http://localhost:8081
 		http://localhost:8080 http://localhost:8080
 		https://8443 https://localhost:8443
@@ -412,6 +419,7 @@ mended() {
 		3000 -|unknown option: -
 		3000 --x -v|unknown option: --x
 		-k 3000 -1|unknown option: -1
+		-ka 3000|-ka takes no origin: 3000
 		-k 3000 -a|-ka takes no origin: 3000
 		-k 3000 --all|-ka takes no origin: 3000
 		--all 3000|-ka takes no origin: 3000
@@ -452,6 +460,10 @@ mended() {
 		unix:/tmp/server.sock|only http and https can be tunnelled
 		http:/localhost:3000|slashes are missing, as in http://localhost:8080: http:/localhost:3000
 		HTTPS:localhost:3000|slashes are missing
+		http:/localhost|slashes are missing
+		http::3000|slashes are missing
+		http:/a://b:80|only http and https can be tunnelled
+		httpx:80:80|not a host name or address
 		10.0.0.1:80:80|not a host name or address
 		::1:8080|an IPv6 address goes in brackets
 		fe80::1:80|an IPv6 address goes in brackets

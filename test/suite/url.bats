@@ -129,7 +129,7 @@ timeout_names() {
 		"https://$letters63.trycloudflare.com" "https://A${letters63#??}9.trycloudflare.com" \
 		https://a--b.trycloudflare.com https://apis.trycloudflare.com \
 		https://xapi.trycloudflare.com https://ww.trycloudflare.com https://www1.trycloudflare.com https://api-a.trycloudflare.com \
-		https://a-api.trycloudflare.com https://ap.trycloudflare.com \
+		https://a-api.trycloudflare.com https://ap.trycloudflare.com https://apx.trycloudflare.com \
 		https://https.trycloudflare.com https://trycloudflare.trycloudflare.com; do
 		logs "$it" "2026-11-21T02:25:21Z INF |  $it  |\n"
 	done
