@@ -70,6 +70,45 @@ read_some() {
 	assert_equal "$(($(flags) & 04000))" 0
 }
 
+@test "help and version come whole through a pipe of another user's" {
+	local reader copy argument
+	use_others
+	make_pipe theirs
+	chmod 600 "$pipe"
+	start_program cat <"$pipe"
+	reader=$pid copy=$out
+	start_options=(-o "$pipe")
+	for argument in -h -V; do
+		start_program "${as_first[@]}" "$TUNNEL" "$argument"
+		assert_exit 0
+		"$TUNNEL" "$argument" >>"$TMPDIR/whole"
+	done
+	exec 8>&-
+	assert_exit 0 "$reader"
+	assert cmp "$copy" "$TMPDIR/whole"
+}
+
+@test "a full pipe of another user's for standard output: the URL waits until somebody reads" {
+	local tunnel
+	use_others
+	make_pipe theirs
+	chmod 600 "$pipe"
+	fill_pipe_once
+	start_options=(-o "$pipe")
+	start_program "${as_first[@]}" "$TUNNEL" 8080
+	tunnel=$pid
+	start_options=()
+	await_cloudflared 1
+	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:8080" trycloudflare
+	# Were it an error, it would be one by then.
+	within 1 gone "$tunnel" || :
+	assert alive "$tunnel"
+	start_program cat <"$pipe"
+	await_text "$out" "$(cloudflared_url "$cloudflared")"
+	kill -s TERM "$tunnel"
+	assert_signal TERM "$tunnel"
+}
+
 # What another writer does between a look at the pipe and the write to it: the fifth write
 # comes five seconds after it was decided upon.
 late_write=write,writev,sendto,sendmsg:delay_enter=5000000:when=5
@@ -220,6 +259,56 @@ word_comes() {
 	assert_signal TERM
 	assert_equal "$(sed -E -e 's/0{20,}[0-9]+$/0/' -e 's/[0-9]+ lines lost/lost/' \
 		"$TMPDIR/read" | uniq)" $'cloudflared: line 0\ncloudflared: [lost]\ncloudflared: word again'
+}
+
+# ticks PID: sets $ticks to the processor time it has had, in hundredths of a second mostly.
+ticks() {
+	local stat fields
+	read -r stat <"/proc/$1/stat"
+	read -ra fields <<<"${stat##*) }"
+	ticks=$((fields[11] + fields[12]))
+}
+
+@test "help that waits for room in a full pipe comes whole, and takes no processor time till then" {
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	local ticks before help
+	make_pipe full
+	fill_pipe_once
+	start_options=(-o "$pipe")
+	start_tunnel -h
+	help=$pid
+	start_options=()
+	# It is the time itself that matters.
+	sleep 0.5
+	ticks "$help"
+	before=$ticks
+	sleep 1
+	ticks "$help"
+	[ $((ticks - before)) -le 15 ] || fail "$((ticks - before)) ticks"
+	start_program cat <"$pipe"
+	assert_exit 0 "$help"
+	exec 8>&-
+	assert_exit 0
+	assert_equal "$(tr -d '\0' <"$out")" "$("$TUNNEL" -h)"
+}
+
+@test "what is said of a failure waits once for a full standard error, however many lines it has" {
+	local waits
+	need strace
+	make_pipe full
+	fill_pipe_once
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'i=0
+		while [ $((i += 1)) -le 10 ]; do echo "line $i"; done >&2
+		exit 1'
+	start_options=(-e "$pipe")
+	start_program strace -DDD -q -o "$TMPDIR/polls" -e signal=none -e 'trace=/^p?poll' \
+		"$TUNNEL" 8080
+	assert_exit 1
+	await_text "$TMPDIR/polls" '+++ exited with 1'
+	# Those that only look don't count. A signal may break one off, and it goes on.
+	waits=$(grep -cE '\{fd=[0-9]+, events=POLLOUT\}\], 1, ([1-9]|\{tv_sec=0, tv_nsec=[1-9])' "$TMPDIR/polls") || :
+	[ "$waits" -ge 1 ] && [ "$waits" -le 3 ] || fail "waited $waits times"
 }
 
 @test "a full pipe for standard output holds up no signal and no deadline" {

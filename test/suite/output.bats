@@ -182,6 +182,12 @@ descriptor_is() {
 	done
 }
 
+@test "a write that takes nothing is an error, as on a full disk" {
+	start_traced write:retval=0:when=1 -h
+	assert_exit 1
+	assert_match "$(<"$err")" $'^tunnel: [^\n]*standard output: No space left on device'
+}
+
 @test "a list or help whose reader left is an error" {
 	local argument
 	mkfifo "$TMPDIR/left"

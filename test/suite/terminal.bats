@@ -128,6 +128,24 @@ none_left_but_the_terminal() {
 	done
 }
 
+@test "the progress line is written once for what it says, whatever happens meanwhile" {
+	local shown=$TMPDIR/shown tunnel i
+	serve
+	FAKE_MODE=silent open_terminal 80
+	terminal pipe-pane -o "cat >>'$shown'"
+	enter "tunnel $port"
+	await_cloudflared 1
+	await_text "$shown" 'waiting for the URL'
+	tunnel=$(tunnel_of "$cloudflared")
+	for i in 1 2 3 4 5; do
+		kill -s CONT "$tunnel"
+		await has_lines "$FAKE_DIR/$cloudflared.signals" "$i"
+	done
+	terminal send-keys C-c
+	await gone "$tunnel"
+	assert_equal "$(grep -o 'waiting for the URL' "$shown" | grep -c .)" 1
+}
+
 @test "-r: there is no progress line while a command runs: what that shows stays" {
 	local shown=$TMPDIR/shown
 	FAKE_MODE=die-after FAKE_DELAY=0 open_terminal 80
