@@ -645,7 +645,6 @@ close_outlet(struct outlet *outlet)
 {
 	if (outlet->own)
 		close(outlet->fd);
-	outlet->own = false;
 	outlet->fd = -1;
 }
 
@@ -672,7 +671,8 @@ write_some(const struct outlet *outlet, const char *text, size_t size)
 
 /*
  * Writes a text, waiting for room for so long at most.  Returns how much of
- * it was written; if that isn't all, errno says why, EAGAIN that time is up.
+ * it was written; if that isn't all, errno says why, EAGAIN or EINTR that
+ * time is up.
  */
 static size_t
 put(const struct outlet *outlet, const char *text, size_t size, int wait_ms)
@@ -693,10 +693,8 @@ put(const struct outlet *outlet, const char *text, size_t size, int wait_ms)
 			errno = ENOSPC;
 		if (errno != EAGAIN && errno != EINTR)
 			break;
-		if (left <= 0) {
-			errno = EAGAIN;
+		if (left <= 0)
 			break;
-		}
 		poll(&wait, 1, (int)left);
 	}
 	return done;
@@ -992,7 +990,6 @@ parse_origin(const char *text, struct origin *origin)
 	int default_port = 0;
 	size_t length;
 
-	memset(origin, 0, sizeof *origin);
 	if (separator == NULL && fault != ORIGIN_RIGHT)
 		return fault;
 	if (separator != NULL) {
@@ -1006,8 +1003,7 @@ parse_origin(const char *text, struct origin *origin)
 		text = separator + 3;
 	}
 	length = strcspn(text, "/?#");
-	if (length >= sizeof authority)
-		return ORIGIN_HOST;
+	/* cut off, it is still longer than any that is right */
 	copy_part(authority, sizeof authority, text, length);
 	if (strchr(authority, '@') != NULL)
 		return ORIGIN_USER;
@@ -1277,7 +1273,7 @@ check_combination(const struct options *options)
 static bool
 is_option(const char *argument)
 {
-	return argument != NULL && argument[0] == '-' && argument[1] != '\0';
+	return argument[0] == '-' && argument[1] != '\0';
 }
 
 /* Says what is wrong with an origin, and exits. */

@@ -78,6 +78,8 @@ taken() {
 	refused -vx 8080
 	assert_contains "$errors" -x
 	refused -
+	# It is an operand, and what follows it is no option.
+	refused - -h
 }
 
 @test "what is missing is named" {
@@ -452,6 +454,7 @@ mended() {
 		stopp|not an origin
 		0|the port must be a number from 1 to 65535
 		65536|the port must be a number from 1 to 65535
+		$(printf '%0300d' 0)|the port must be a number from 1 to 65535
 		localhost:080|the port must be a number from 1 to 65535
 		http://localhost:8080/path|a path cannot be tunnelled, only a whole server: http://localhost:8080/path: type tunnel http://localhost:8080
 		3000/?x=y|a path cannot be tunnelled, only a whole server: 3000/?x=y: type tunnel http://localhost:3000
