@@ -1900,20 +1900,18 @@ fuzz_question(const uint8_t *data, size_t size)
 	question.recursion = question.id % 2 != 0;
 	name = copy_string(source.data, source.size);
 	question.name = name;
-	built = build_question(packet, &question);
 	for (const char *c = name; *c != '\0'; c++) {
 		label = *c == '.' ? 0 : label + 1;
 		if (label > 63 || (*c == '.' && (c == name || c[-1] == '.')))
 			valid = false;
 	}
-	if (strlen(name) > 250) {
-		demand(built <= DNS_PACKET, "a question has room");
+	if (strlen(name) >= DNS_NAME_SIZE)
 		goto out;
-	}
-	demand((built > 0) == valid, "a name is one, or refused");
-	if (built == 0)
+	built = build_question(packet, &question);
+	demand(built <= DNS_PACKET, "a question has room");
+	if (strlen(name) > 250 || !valid)
 		goto out;
-	demand(built >= 17 && built <= DNS_PACKET, "a question has room");
+	demand(built >= 17, "a question has all its parts");
 	demand(slow_16(packet, 0) == question.id, "it has our id");
 	demand(packet[2] == (question.recursion ? 1 : 0) && packet[3] == 0,
 	    "recursion is as desired");
