@@ -65,6 +65,10 @@ setup() {
 
 	await has_said returns yes 4
 	assert_equal "$(said stays yes)" 4
+	# The fourth time as soon as the server was known.
+	assert_between 0 3000 "$(questions | awk '
+		$8 == "SOA" { proof = $1 }
+		$7 == "stays.trycloudflare.com" && ++asked == 4 { printf "%.0f\n", ($1 - proof) * 1000 }')"
 	assert_equal "$(said alone yes)" 3
 	assert_equal "$(cloudflared_starts | wc -l)" 6
 	for pid in "${pids[@]}" "$alone" "$quiet"; do
