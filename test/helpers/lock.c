@@ -4,8 +4,8 @@
  * usage: lock [-w] file
  *
  * Prints the process id of the holder; exits 1 if there is none, 2 if it can't
- * say. With -w it takes the lock itself, prints its own process id, and holds
- * it until a signal ends it.
+ * say. With -w it takes one itself, on the first byte, prints its own process
+ * id, and holds it until a signal ends it.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -17,7 +17,9 @@
 static int
 hold(const char *path)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	/* Of its first byte, as earlier versions of tunnel did. */
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET,
+		.l_len = 1 };
 	int file = open(path, O_RDWR | O_NONBLOCK);
 
 	if (file == -1 || fcntl(file, F_SETLK, &lock) == -1) {

@@ -489,6 +489,11 @@ long='long() {
 		run_tunnel "$port"
 		assert_contains "$errors" 'the DNS'
 	done
+	# Of a long line only the end may be left.
+	scripted "printf 'DBG GET / x=%09000d lookup a.b: no such host\\n' 0 >&2
+		exit 1"
+	run_tunnel "$port"
+	assert_equal "$(grep -c '^tunnel: ' "$err")" 1
 	# A visitor's request that failed, as JSON.
 	scripted "echo https://a-b-c.trycloudflare.com >&2
 		registered
@@ -508,7 +513,8 @@ long='long() {
 		'ERR Connection terminated error="tunnel not registered" connIndex=0'
 		'INF The tunnel is registered with nobody')
 	for line in "${lines[@]}"; do
-		scripted "echo https://a-b-c.trycloudflare.com >&2
+		scripted "echo '$line' >&2
+			echo https://a-b-c.trycloudflare.com >&2
 			echo '$line' >&2
 			echo 'INF was that' >&2
 			next

@@ -378,6 +378,45 @@ cloudflared: |  $amber  |
 cloudflared: afterwards"
 }
 
+@test "-v shows a line without an end once, whatever ends cloudflared" {
+	local deadline count
+	scripted 'printf "no end" >&2; next'
+	# It must have come by then.
+	for deadline in 1 4 16 64; do
+		run_tunnel -v -t "$deadline" 8080
+		assert_equal "$ended" 'exit 124'
+		count=$(grep -c '^cloudflared: no end' "$err") || continue
+		break
+	done
+	assert_equal "$count" 1
+}
+
+@test "a log of as much as a pipe holds is read, and on it goes" {
+	[ "$(uname)" = Linux ] || skip 'a pipe may hold less here'
+	scripted 'echo ready
+		next
+		dd if=/dev/zero bs=65536 count=1 2>/dev/null
+		: >"$TMPDIR/written"
+		next
+		echo afterwards
+		next
+		echo the end'
+	start_tunnel -v -t 0 8080
+	await_text "$err" ready
+	# Which finds all of it at once, and then nothing.
+	kill -s STOP "$pid"
+	await stopped "$pid"
+	next
+	await test -e "$TMPDIR/written"
+	kill -s CONT "$pid"
+	await_text "$err" '???'
+	next
+	await_text "$err" afterwards
+	next
+	await_text "$err" 'the end'
+	stop
+}
+
 @test "-v shows a line that is too long for a pipe in pieces" {
 	local size piece
 	serve

@@ -71,6 +71,17 @@ messages() {
 	await_text "$err" "the DNS doesn't answer"
 }
 
+@test "-r: the cause of one end isn't told of the next, which has none in its log" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted '[ "$(wc -l <"$FAKE_DIR/starts")" = 1 ] || exit 0
+		echo "ERR lookup api.trycloudflare.com: no such host" >&2
+		exit 3'
+	start_tunnel -r -t 0 8080
+	await_text "$err" 'a variable has a value that it cannot read'
+	assert_equal "$(grep -c "the DNS doesn't answer" "$err")" 1
+	assert_equal "$(grep -c '^cloudflared: ' "$err")" 1
+}
+
 @test "-r: what a cloudflared leaves behind doesn't live into the next one's life" {
 	export FAKE_MODE=grandchild
 	start_tunnel -r 8080
@@ -94,6 +105,8 @@ messages() {
 	start_tunnel -r 8080
 	await_cloudflared 3
 	await_url
+	# Nor is the second end told less of for being that of the first.
+	assert_equal "$(grep -c '^cloudflared: failed to request' "$err")" 2
 	assert_waited 1 1
 	assert_waited 2 2
 	kill -s KILL "$cloudflared"
