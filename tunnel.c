@@ -5333,8 +5333,7 @@ show_waiting(struct tunnel *t)
 		return;
 	snprintf(what, sizeof what, "%s%s%s", missing_texts[missing].wait,
 	    missing == MISSING_SERVER ? t->origin->name : "",
-	    t->options->command != NULL && !t->delivered ?
-	    ", to run the command" : "");
+	    t->options->command != NULL ? ", to run the command" : "");
 	show_progress(what);
 }
 
@@ -5668,9 +5667,9 @@ on_quic_failed(struct tunnel *t)
 	bool chosen = !is_empty(getenv("TUNNEL_TRANSPORT_PROTOCOL"));
 
 	t->edge.refused = false;
-	if (t->state != STARTING || t->edge.state != EDGE_NEVER)
+	if (t->edge.state != EDGE_NEVER || t->record.url[0] != '\0')
 		return;
-	if (t->http2 || chosen || t->record.url[0] != '\0')
+	if (t->http2 || chosen)
 		return;
 	t->http2 = true;
 	renew(t, RENEW_HTTP2);
@@ -5779,7 +5778,7 @@ enter_up(struct tunnel *t)
 	show_url(t);
 	if (t->options->command != NULL && !t->delivered)
 		start_command(t);
-	else if (!t->options->restart && t->output.fd != -1)
+	else if (!t->options->restart)
 		let_go_of_output(t);
 	t->delivered = true;
 	if (t->state != UP)
@@ -6001,7 +6000,6 @@ scan_url(struct tunnel *t, enum ending ending)
 	size_t length;
 	const char *url;
 
-	cancel_timer(t, TIMER_PAUSE);
 	if (t->state != STARTING || t->url[0] != '\0')
 		return;
 	url = find_url(t->log.text, &length);
@@ -6088,15 +6086,11 @@ on_cloudflared_end(struct tunnel *t)
 	await_server(t);
 	if (is_ready(t) && t->options->command == NULL && t->waiter == -1)
 		publish(t);
-	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		continue;
+	waitpid(pid, &status, 0);
 	t->cloudflared.pid = 0;
 	error = read_report(&t->cloudflared);
 	close_fd(&t->log.fd);
 	close_fd(&t->keeper);
-	/* the command may still have its grace */
-	if (t->command.pid == 0)
-		cancel_timer(t, TIMER_GRACE);
 	if (t->state == RENEWING) {
 		next_life(t);
 	} else if (t->state == STOPPING) {
@@ -6142,9 +6136,7 @@ is_resumed(struct signals *signals)
 
 	while (!has_signal(signals, SIGCONT) && looks > 0 &&
 	    now_ms() < last) {
-		int ready = poll(&wait, 1, RESUME_MS);
-
-		if (ready == 0 || (ready == -1 && errno != EINTR))
+		if (poll(&wait, 1, RESUME_MS) == 0)
 			looks--;
 		collect_signals(signals);
 	}
@@ -6166,7 +6158,6 @@ suspend_ourselves(struct tunnel *t)
 		set_action(SIGTSTP, SIG_IGN, 0);
 	mask_signal(SIG_UNBLOCK, SIGTSTP);
 	set_action(SIGTSTP, ignored ? SIG_IGN : on_signal, 0);
-	collect_signals(&t->signals);
 }
 
 /*
@@ -6213,8 +6204,7 @@ suspend(struct tunnel *t, enum suspender suspender)
 	clear_progress();
 	signal_cloudflared(t, SIGSTOP);
 	suspend_ourselves(t);
-	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
-	    !has_terminal())
+	if (suspender == BY_SIGNAL && !has_terminal())
 		stop_ourselves(signals);
 	/* the command is continued when SIGCONT has its turn, if it came */
 	if (t->cloudflared.pid != 0)
