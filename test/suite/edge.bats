@@ -76,14 +76,36 @@ times_said() {
 	drive lose
 	await state_is lost
 	assert_contains "$("$TUNNEL" -lj 8080)" '"state":"lost"'
-	await contains "$err" 'no connection'
+	# Not only after the minute that it is without a deadline.
+	await -t 40 contains "$err" 'no connection, for 5 s now'
 	drive lose
 	drive register
 	await state_is up
 	await contains "$err" 'again'
 	assert_equal "$(times_said 'no connection')" 1
 	assert_equal "$(times_said again)" 1
+	# The next time, too.
+	drive lose
+	await -t 40 said_often 2 'no connection'
+	drive register
+	await -t 40 said_often 2 again
 	assert_equal "$(wc -l <"$out" | tr -d ' ')" 1
+}
+
+said_often() {
+	[ "$(times_said "$2")" = "$1" ]
+}
+
+@test "an edge that is tried again and again in vain is said to be lost all the same" {
+	# shellcheck disable=SC2016
+	scripted 'echo https://amber-apple.trycloudflare.com >&2
+		registered
+		next
+		while echo "INF Retrying connection in up to 1s connIndex=0" >&2; do sleep 0.3; done'
+	start_tunnel -t 5 8080
+	await_url
+	next
+	await -t 40 contains "$err" 'no connection'
 }
 
 # Until it is up, or not in the list.
@@ -243,6 +265,8 @@ long='long() {
 	start_driven -t 4 8080
 	drive url register
 	await_url
+	drive lose register
+	await has_lines "$FAKE_DIR/$cloudflared.played" 4
 	# It is the time itself that matters.
 	sleep 4.5
 	assert state_is up
@@ -302,6 +326,29 @@ long='long() {
 	refute_contains "$(<"$err")" 'refuses it'
 }
 
+@test "-r: an edge that is out of reach after it refused, or has had the tunnel since, isn't refusing" {
+	local events times=0
+	start_driven -r -t 5 8080
+	drive url register
+	await_url
+	while IFS=, read -ra events; do
+		drive "${events[@]}"
+		await -t 40 said_often $((times += 1)) 'no connection'
+		drive register
+		await -t 40 said_often "$times" again
+	done <<-'END'
+		refuse,fail
+		refuse,line ERR Unable to establish connection with Cloudflare edge error="timeout"
+		refuse,register,lose
+		log INF Retrying connection in up to 1s,register,line ERR Serve tunnel error error="control stream encountered a failure"
+	END
+	assert_equal "$(times_said 'is dead')" 0
+	# One word of it is enough.
+	drive 'line ERR Register tunnel error error="Unauthorized"'
+	await -t 40 contains "$err" "$url is dead: Cloudflare's edge refuses it"
+	await_cloudflared 2
+}
+
 @test "QUIC that fails once there was a connection, or a URL was given out, is no reason for HTTP/2" {
 	start_driven 8080
 	drive url register
@@ -320,6 +367,33 @@ long='long() {
 	drive fail register
 	await state_is up
 	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 2
+	kill -s TERM "$pid"
+	assert_signal TERM
+	# It is the server that the URL waits for.
+	free_port
+	start_driven -t 0 -w "$port"
+	drive url register fail register
+	await has_lines "$FAKE_DIR/$cloudflared.played" 4
+	serve -p "$port"
+	await_url
+	assert_equal "$(cloudflared_starts | wc -l | tr -d ' ')" 3
+}
+
+@test "-r: a later start whose QUIC doesn't get through is followed by one with HTTP/2" {
+	scripted 'echo "https://amber-apple-$$.trycloudflare.com" >&2
+		if [ "$(wc -l <"$FAKE_DIR/starts")" = 2 ]; then
+			echo "ERR Failed to dial a quic connection error=\"timeout\"" >&2
+		else
+			echo "by $TUNNEL_TRANSPORT_PROTOCOL" >>"$FAKE_DIR/protocols"
+			registered
+		fi'
+	start_tunnel -r 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_cloudflared 3
+	await has_lines "$out" 2
+	assert_equal "$(tail -n 1 "$FAKE_DIR/protocols")" 'by http2'
 }
 
 @test "a stop while cloudflared makes room for HTTP/2 asks it no second time" {

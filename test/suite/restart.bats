@@ -248,6 +248,59 @@ listed() {
 .*in 2 s'
 }
 
+@test "-r: the start deadline that passes while the next start is waited for: that is said" {
+	# Starts after 0, 1, 3 and 7 s.
+	FAKE_MODE=die-before run_tunnel -r -t 5 8080
+	assert_equal "$ended" 'exit 124'
+	assert_contains "$errors" 'no tunnel within 5 s: cloudflared was to be started again'
+}
+
+@test "-r: the wait between two later starts may be longer than the start deadline" {
+	# The second start is one s after the first, the third 2, the fourth 4.
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'case $(wc -l <"$FAKE_DIR/starts") in *[23]) exit 1 ;; esac
+		echo "https://amber-apple-$$.trycloudflare.com" >&2; registered'
+	start_tunnel -r -t 3 8080
+	await_url
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_cloudflared 4
+	await has_lines "$out" 2
+	refute_contains "$(<"$err")" 'no tunnel within'
+}
+
+@test "-r: a dead tunnel has no URL while its cloudflared ends, and one that is stopped can" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'trap "until [ -e \"\$FAKE_DIR/end\" ]; do sleep 0.05; done; exit" TERM
+		echo "https://amber-apple-$$.trycloudflare.com" >&2
+		registered
+		[ "$(wc -l <"$FAKE_DIR/starts")" != 1 ] || {
+			echo "ERR Register tunnel error" >&2
+			kill -s STOP $$
+		}
+		next'
+	start_tunnel -r -g 600 -t 5 8080
+	await_text "$err" 'is dead'
+	await_cloudflared 1
+	await ! stopped "$cloudflared"
+	run_tunnel -l 8080
+	assert_equal "$ended: $output" 'exit 1: '
+	touch "$FAKE_DIR/end"
+	await_cloudflared 2
+}
+
+@test "-r: what was overcome is no cause of a later end, nor in the record" {
+	FAKE_MODE=dies-n-times start_tunnel -r 8080
+	await_url
+	assert_contains "$(<"$XDG_RUNTIME_DIR/tunnel/localhost:8080")" "url $url"
+	assert_match "$(<"$err")" 'cloudflared ended'
+	refute_contains "$(grep -E '^(error|log) .' "$XDG_RUNTIME_DIR/tunnel/localhost:8080")" ' '
+	FAKE_MODE=dies-n-times FAKE_DIR=$TMPDIR run_tunnel -r 8081 true
+	assert_equal "$ended" 'exit 0'
+	run_tunnel -l 8081
+	assert_equal "$ended: $errors" 'exit 1: tunnel: no tunnel of localhost:8081 runs'
+}
+
 @test "-r: where Cloudflare limits the rate it waits a minute" {
 	FAKE_MODE=rate-limited start_tunnel -r -t 0 8080
 	await_text "$err" 'starting cloudflared again in 60 s'
@@ -308,15 +361,16 @@ full_disk() {
 	alive "$pid"
 }
 
-@test "-r: a URL that a full disk takes half of is told, and nothing is put behind it" {
+@test "-r: a URL of which a full disk takes but a byte is told, and nothing is put behind it" {
 	local page disk line
-	full_disk 10
+	full_disk 1
 	next
 	await_text "$err" 'cannot print the URL to standard output'
 	rm "$disk/fill"
 	next
 	await_text "$XDG_RUNTIME_DIR/tunnel/localhost:8080" amber-apple-3
-	assert_equal "$(tail -c 10 "$disk/urls")" https://am
+	assert_equal "$(wc -c <"$disk/urls" | tr -d ' ')" "$page"
+	assert_equal "$(tail -n 1 "$disk/urls")" h
 	alive "$pid"
 }
 
@@ -342,7 +396,8 @@ full_disk() {
 	kill -s KILL "$cloudflared"
 	await_cloudflared 2
 	await_text "$err" "$(cloudflared_url "$cloudflared")"
-	assert_match "$(grep -F "$(cloudflared_url "$cloudflared")" "$err" | tail -n 1)" '^tunnel: '
+	assert_equal "$(grep -F "$(cloudflared_url "$cloudflared")" "$err" | tail -n 1)" \
+		"tunnel: $(cloudflared_url "$cloudflared") -> http://localhost:8080, the tunnel's new URL"
 	await listed "$(cloudflared_url "$cloudflared")"
 	alive "$command"
 	# It is told once, and started once.
