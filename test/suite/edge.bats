@@ -603,6 +603,26 @@ long='long() {
 	done
 }
 
+@test "an object of a log in JSON is read once it is whole: its level may come last" {
+	serve
+	scripted 'echo https://a-b-c.trycloudflare.com >&2
+		printf %s "{\"message\":\"Registered tunnel connection\"," >&2
+		next
+		echo "\"level\":\"debug\"}" >&2
+		echo settled >&2
+		next
+		registered'
+	start_tunnel -v -t 0 "$port"
+	await_text "$err" a-b-c
+	# It is the time itself that matters: what was written is read by then.
+	sleep 0.5
+	next
+	await_text "$err" settled
+	assert_equal "$(<"$out")" ''
+	next
+	await_url
+}
+
 # assert_cause REGEX: what is said of the end of cloudflared tells that; none: it tells no cause.
 assert_cause() {
 	assert_equal "$ended" 'exit 1'

@@ -155,6 +155,13 @@ descriptor_is() {
 	END
 }
 
+@test "standard output that can't be let go of is an error, and the tunnel is torn down" {
+	start_traced '/^dup[23]$:error=EIO:when=1' 8080
+	assert_exit 1
+	assert_match "$(<"$err")" "tunnel: cannot point a descriptor at /dev/null: $EIO"
+	await no_cloudflared
+}
+
 @test "a reader who left before the URL is an error, and the tunnel is torn down" {
 	unread_pipe
 	scripted 'next; echo "$word" >&2; registered'

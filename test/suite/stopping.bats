@@ -60,6 +60,31 @@ assert_stopped_by_itself() {
 	assert_equal "$ended: $output$errors" 'exit 0: '
 }
 
+@test "the record of a tunnel that is stopping names neither a command nor a cloudflared that has ended" {
+	local record=$XDG_RUNTIME_DIR/tunnel/localhost
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'trap "until [ -e \"\$FAKE_DIR/end\" ]; do sleep 0.05; done; exit" TERM
+		echo https://amber-apple.trycloudflare.com >&2
+		registered
+		next'
+	start_tunnel -g 600 8080 sh -c 'echo ready; exec sleep 600'
+	await_text "$out" ready
+	kill -s TERM "$pid"
+	await contains "$record:8080" 'command 0'
+	refute_contains "$(<"$record:8080")" 'group 0'
+	assert contains "$record:8080" 'state stopping'
+	scripted 'echo https://amber-apple.trycloudflare.com >&2; registered'
+	# shellcheck disable=SC2016 # it is for the command
+	start_tunnel -g 600 8081 sh -c 'trap "until [ -e \"\$FAKE_DIR/end\" ]; do sleep 0.05; done; exit" TERM
+		echo ready; while :; do sleep 0.05; done'
+	await_text "$out" ready
+	kill -s TERM "$pid"
+	await contains "$record:8081" 'group 0'
+	refute_contains "$(<"$record:8081")" 'command 0'
+	assert contains "$record:8081" 'state stopping'
+	touch "$FAKE_DIR/end"
+}
+
 @test "-b waits for the end of a tunnel that is stopping, then prints the URL of a new one" {
 	begin_to_stop
 	run_tunnel -b 8080

@@ -336,6 +336,45 @@ tunnel: tunnel -k $port stops it
 	refute_contains "$(screen)" 'no tunnel'
 }
 
+@test "-b beside a tunnel says at the terminal which URL went elsewhere, and how to stop it" {
+	serve
+	start_tunnel "$port"
+	await_url
+	open_terminal 80
+	enter "tunnel -b $port >$TMPDIR/url"
+	await_screen "tunnel: $url -> http://localhost:$port, tunnel -k $port stops it"
+	assert_equal "$(<"$TMPDIR/url")" "$url"
+}
+
+@test "the progress line says that a reader of standard output is waited for" {
+	mkfifo "$TMPDIR/full"
+	exec 8<>"$TMPDIR/full"
+	dd if=/dev/zero of="$TMPDIR/full" bs=4096 oflag=nonblock 2>/dev/null || :
+	open_terminal 80
+	enter "tunnel 8080 1<>$TMPDIR/full"
+	await_screen 'waiting for a reader of standard output'
+	terminal send-keys C-c
+	await none_left_but_the_terminal
+}
+
+@test "Ctrl-Z leaves no progress line on the terminal" {
+	hold_cloudflared
+	open_terminal 80
+	enter 'tunnel 8080'
+	await_screen 'waiting for the URL'
+	terminal send-keys C-z
+	await_screen Stopped
+	refute_contains "$(screen)" waiting
+	enter fg
+	await_screen 'waiting for the URL'
+	terminal send-keys C-c
+	await has_no_tunnel
+}
+
+has_no_tunnel() {
+	[ -z "$("$TUNNEL" -l 8080 2>/dev/null)" ] && ! holder localhost:8080
+}
+
 @test "-k of what doesn't run says so at a terminal, and it is no error" {
 	open_terminal 80
 	# shellcheck disable=SC2016 # it is for the other shell

@@ -199,6 +199,21 @@ timeout_names() {
 	assert_equal "$(<"$out")" https://first.trycloudflare.com
 }
 
+@test "the first match wins, too, if it is no longer kept by the time the edge has the tunnel" {
+	serve
+	scripted 'echo https://first.trycloudflare.com >&2
+		head -c 100000 /dev/zero | tr "\\000" "\\n" >&2
+		echo https://second.trycloudflare.com >&2
+		echo "the end" >&2
+		next
+		registered'
+	start_tunnel -v -t 0 "$port"
+	await_text "$err" 'the end'
+	next
+	await_url
+	assert_equal "$url" https://first.trycloudflare.com
+}
+
 @test "in one write or many: wherever a read ends, the same is found" {
 	# 45 bytes each: every way to cut them by a buffer of any size is among these.
 	awk 'BEGIN {

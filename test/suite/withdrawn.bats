@@ -79,13 +79,22 @@ setup() {
 	done
 }
 
-@test "-r: an edge that is lost for long while the name servers answer: the tunnel is renewed" {
+@test "an edge that is lost for long while the name servers answer: with -r the tunnel is renewed" {
+	local plain plain_err
 	start_authority
 	publish one
-	connects 'name; register; next; say "Lost connection with the edge"; next; register'
+	publish two
+	connects 'name; register; next; say "Lost connection with the edge"'
+	LABEL=two start_tunnel -t 5 8081
+	plain=$pid plain_err=$err
+	await_url
+	next
+	await_text "$plain_err" 'no connection'
 	start_tunnel -r -t 5 8080
 	await_url
 	next
 	await_text "$err" "https://one.trycloudflare.com is dead: its edge is lost, and the network is there"
-	await_cloudflared 2
+	await_cloudflared 3
+	refute_contains "$(<"$plain_err")" 'is dead'
+	alive "$plain"
 }
