@@ -311,6 +311,45 @@ make_slow() {
 	assert_signal TERM
 }
 
+@test "TSTP stops it soon" {
+	local since
+	[ -r /proc/self/stat ] || skip 'no /proc here'
+	open_tunnel 8080
+	# It may have to wait for a processor.
+	for _ in {1..12}; do
+		since=${EPOCHREALTIME/[!0-9]/}
+		kill -s TSTP "$pid"
+		await stopped "$pid"
+		[ $((${EPOCHREALTIME/[!0-9]/} - since)) -ge 500000 ] || return 0
+		kill -s CONT "$pid"
+		await ! stopped "$pid"
+		# Until it handles TSTP itself again.
+		pause 0.1
+	done
+	fail 'it always took more than half a second'
+}
+
+@test "CONT to a tunnel whose cloudflared has gone continues nobody else" {
+	local other
+	FAKE_MODE=die-before
+	CLOUDFLARED=$ROOT/fake-cloudflared.sh
+	export FAKE_MODE
+	start_options=(-g)
+	# shellcheck disable=SC2016 # it is for the shell
+	start_program bash -c 'sleep 600 & echo $! >"$TMPDIR/other"; kill -s STOP $!; exec "$@"' bash \
+		"$TUNNEL" -r -t 0 8080
+	await test -s "$TMPDIR/other"
+	other=$(<"$TMPDIR/other")
+	adopt "$other"
+	# The next start is 4 s away.
+	await contains "$err" 'again in 4 s'
+	kill -s TSTP "$pid"
+	await stopped "$pid"
+	kill -s CONT "$pid"
+	await_cloudflared 4
+	assert stopped "$other"
+}
+
 @test "TSTP away from any terminal stops both, where no shell could resume them, too" {
 	local round
 	need setsid
