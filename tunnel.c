@@ -6158,6 +6158,7 @@ suspend_ourselves(struct tunnel *t)
 		set_action(SIGTSTP, SIG_IGN, 0);
 	mask_signal(SIG_UNBLOCK, SIGTSTP);
 	set_action(SIGTSTP, ignored ? SIG_IGN : on_signal, 0);
+	collect_signals(&t->signals);
 }
 
 /*
@@ -6204,7 +6205,8 @@ suspend(struct tunnel *t, enum suspender suspender)
 	clear_progress();
 	signal_cloudflared(t, SIGSTOP);
 	suspend_ourselves(t);
-	if (suspender == BY_SIGNAL && !has_terminal())
+	if (suspender == BY_SIGNAL && !has_signal(signals, SIGCONT) &&
+	    !has_terminal())
 		stop_ourselves(signals);
 	/* the command is continued when SIGCONT has its turn, if it came */
 	if (t->cloudflared.pid != 0)
