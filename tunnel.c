@@ -4809,7 +4809,7 @@ become_command_line(const char *path, char **arguments, int report)
 static int
 read_report(struct child *child)
 {
-	int error = 0;
+	int error;
 
 	if (read(child->report, &error, sizeof error) != sizeof error)
 		error = 0;
@@ -4959,7 +4959,6 @@ begin_life(struct tunnel *t, pid_t pid, int log, int report)
 	t->url[0] = '\0';
 	memset(&t->edge, 0, sizeof t->edge);
 	t->listening = false;
-	t->record.url[0] = '\0';
 	enter(t, STARTING);
 	t->in_dns = t->options->now || t->names.off;
 	if (!t->in_dns)
@@ -5014,7 +5013,7 @@ start_again(struct tunnel *t, enum pace pace)
 static void
 start_cloudflared(struct tunnel *t)
 {
-	int log[2] = { -1, -1 };
+	int log[2];
 	int report[2] = { -1, -1 };
 	pid_t pid = -1;
 	int error;
@@ -5083,7 +5082,6 @@ start_command(struct tunnel *t)
 	t->command.pid = pid;
 	t->command.report = report[0];
 	update_record(t);
-	sigemptyset(&pending);
 	sigpending(&pending);
 	for (size_t i = 0; i < COUNT(typed); i++)
 		if (sigismember(&pending, typed[i]) == 1 ||
@@ -5141,7 +5139,6 @@ try_address(const struct address *address, long long until_ms)
 	else if (errno == EINPROGRESS)
 		probe = await_connection(fd, until_ms);
 	/* the port is in the same place for both families */
-	memset(&own, 0, sizeof own);
 	if (probe == PROBE_LISTENS &&
 	    getsockname(fd, &own.to.any, &size) == 0 &&
 	    own.to.ip4.sin_port == address->to.ip4.sin_port)
