@@ -5,6 +5,8 @@
 # shellcheck disable=SC2030,SC2031 # each test is a process of its own
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
+# shellcheck source-path=SCRIPTDIR source=slow.bash
+source "$BATS_TEST_DIRNAME/slow.bash"
 
 setup() {
 	common_setup
@@ -59,6 +61,41 @@ kill_at_any_moment() {
 
 @test "SIGKILL to tunnel in the foreground, at any moment, leaves nothing" {
 	kill_at_any_moment 8080
+}
+
+@test "SIGKILL to tunnel before cloudflared is bound to its life: none is started" {
+	local child
+	[ "$(uname)" = Linux ] || skip 'it is bound otherwise'
+	make_slow <<-'END'
+		#include <sys/prctl.h>
+
+		int
+		prctl(int option, ...)
+		{
+			const char *directory = getenv("FAKE_DIR");
+			va_list more;
+			unsigned long value;
+
+			va_start(more, option);
+			value = va_arg(more, unsigned long);
+			va_end(more);
+			if (option != PR_SET_PDEATHSIG || chdir(directory) == -1)
+				return (int)syscall(SYS_prctl, option, value, 0, 0, 0);
+			close(open("before", O_WRONLY | O_CREAT, 0600));
+			for (int i = 0; i < 6000 && access("go", F_OK) == -1; i++)
+				poll(NULL, 0, 10);
+			return (int)syscall(SYS_prctl, option, value, 0, 0, 0);
+		}
+	END
+	start_program env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" 8080
+	await test -e "$FAKE_DIR/before"
+	child=$(children_of "$pid")
+	adopt "$child"
+	kill -s KILL "$pid"
+	assert_signal KILL
+	touch "$FAKE_DIR/go"
+	await gone "$child"
+	assert_equal "$(cloudflared_starts)" ''
 }
 
 @test "SIGKILL to tunnel leaves nothing where its log is copied, either" {

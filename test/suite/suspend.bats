@@ -4,6 +4,8 @@
 # shellcheck disable=SC2030,SC2031 # each test is a world of its own, as meant
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
+# shellcheck source-path=SCRIPTDIR source=slow.bash
+source "$BATS_TEST_DIRNAME/slow.bash"
 
 setup() {
 	common_setup
@@ -129,36 +131,6 @@ suspend_and_resume() {
 		assert_signal TERM
 		gone "$cloudflared"
 	done
-}
-
-# Makes $TMPDIR/slow.so of what standard input adds to this: a call that takes a while. A tracer
-# would have a say in what the signals do.
-make_slow() {
-	need cc env
-	cat - >"$TMPDIR/call.c"
-	cc -shared -fPIC -I "$TMPDIR" -o "$TMPDIR/slow.so" -x c - <<-'END' || skip 'cc makes no libraries here'
-		#define _GNU_SOURCE
-		#include <errno.h>
-		#include <fcntl.h>
-		#include <poll.h>
-		#include <stdlib.h>
-		#include <sys/syscall.h>
-		#include <unistd.h>
-		#include "call.c"
-
-		__attribute__((constructor)) static void
-		keep_to_ourselves(void)
-		{
-			const char *sign = getenv("SLOW_SIGN");
-
-			unsetenv("LD_PRELOAD");
-			if (sign != NULL)
-				close(open(sign, O_WRONLY | O_CREAT, 0600));
-		}
-	END
-	# A static program, or one of another C library, takes none.
-	SLOW_SIGN=$TMPDIR/taken LD_PRELOAD=$TMPDIR/slow.so "$TUNNEL" -V >/dev/null 2>&1 || :
-	[ -e "$TMPDIR/taken" ] || skip 'it takes no library'
 }
 
 @test "CONT between the last look for it and the stop lets it run" {

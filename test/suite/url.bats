@@ -5,6 +5,8 @@
 
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
+# shellcheck source-path=SCRIPTDIR source=slow.bash
+source "$BATS_TEST_DIRNAME/slow.bash"
 
 letters63=$(printf '%063d' 0 | tr 0 a)
 registered='2026-11-21T02:25:21Z INF Registered tunnel connection connIndex=0'
@@ -323,6 +325,18 @@ holds_back() {
 	assert_equal "$(grep '^tunnel: ' "$err")" ''
 }
 
+@test "-w holds no more descriptors the longer it waits for the server" {
+	free_port
+	start_options=(-n 32)
+	start_tunnel -vw -t 0 "$port"
+	start_options=()
+	await_text "$err" 'Registered tunnel connection'
+	# It looks every 50 ms.
+	sleep 4
+	serve -p "$port"
+	await_url
+}
+
 @test "-w: a server that has gone again by the time the tunnel works is waited for" {
 	serve
 	scripted 'echo https://a-b-c.trycloudflare.com >&2
@@ -476,6 +490,69 @@ holds_back() {
 	next
 	await_url
 	assert_quiet
+}
+
+# A connection that takes its time, as never on the loopback: who doesn't wait hears nothing. The
+# first two looks are disturbed by a signal, as poll() may tell in two ways.
+make_connections_slow() {
+	make_slow <<-'END'
+		#include <sys/socket.h>
+
+		static int late = -1;
+
+		int
+		connect(int fd, const struct sockaddr *to, socklen_t size)
+		{
+			int result = (int)syscall(SYS_connect, fd, to, size);
+
+			late = result == -1 && errno == EINPROGRESS ? fd : -1;
+			return result;
+		}
+
+		int
+		poll(struct pollfd *wait, nfds_t count, int ms)
+		{
+			static int looks;
+			struct timespec most = { ms / 1000, ms % 1000 * 1000000L };
+
+			if (late != -1 && count == 2 && wait[0].fd == late) {
+				wait[0].revents = wait[1].revents = 0;
+				if (ms == 0)
+					return 0;
+				looks++;
+				if (looks == 1) {
+					errno = EINTR;
+					return -1;
+				}
+				if (looks == 2) {
+					wait[1].revents = POLLIN;
+					return 1;
+				}
+			}
+			return (int)syscall(SYS_ppoll, wait, count, ms < 0 ? NULL : &most, NULL, 0);
+		}
+	END
+}
+
+@test "a connection that is refused late is no server, one that is made late is" {
+	local try
+	make_connections_slow
+	serve
+	start_program env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" -w "127.0.0.1:$port"
+	await_url
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert_quiet
+	free_port
+	# On a machine that is busy the time for an answer may be over before there is one.
+	for try in 1 2 3; do
+		FAKE_MODE=silent start_program env LD_PRELOAD="$TMPDIR/slow.so" "$TUNNEL" "127.0.0.1:$port"
+		within 10 contains "$err" listening || :
+		kill -s TERM "$pid"
+		assert_signal TERM
+		[ ! -s "$err" ] || break
+	done
+	assert_equal "$try: $(<"$err")" "$try: tunnel: warning: nothing is listening on 127.0.0.1:$port yet"
 }
 
 @test "-w doesn't take itself for the server" {
