@@ -148,7 +148,8 @@ with_children() {
 
 @test "children of the caller's own are neither waited for nor harmed, whatever is done" {
 	local arguments
-	for arguments in '8080' '8080 true' '-b 8080' '-l' '-k 8080' '-r 8080 sh -c exit'; do
+	for arguments in '8080' '8080 true' '-b 8080' '-l' '-k 8080' '-r 8080 sh -c exit' \
+		"-c $TMPDIR/nothing 8080"; do
 		# shellcheck disable=SC2086 # one word each
 		with_children $arguments
 		if [ "$arguments" = 8080 ]; then
@@ -156,12 +157,35 @@ with_children() {
 			kill -s TERM "$pid"
 		fi
 		await_exit
+		refute_contains "$arguments: $(<"$err")" 'left behind'
 		alive "$sleeper" || fail "$arguments: it killed a stranger"
 		alive "$waiter" || fail "$arguments: it killed a stranger"
 		touch "$TMPDIR/go"
 		await gone "$waiter"
 		kill -s KILL "$sleeper"
 	done
+}
+
+@test "a child of the caller's own that is stopped stays so when the tunnel stops" {
+	local sleeper
+	start_options=(-g)
+	# In the group of all three.
+	start_program sh -c 'sleep 600 &
+		kill -s STOP $!
+		echo $! >"$TMPDIR/sleeper"
+		exec "$@"' sh "$TUNNEL" -g 600 8080 \
+		sh -c 'trap "echo caught" TERM; echo ready; until [ -e "$TMPDIR/done" ]; do sleep 0.02; done'
+	await_text "$out" ready
+	sleeper=$(<"$TMPDIR/sleeper")
+	adopt "$sleeper"
+	await stopped "$sleeper"
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_text "$out" caught
+	stopped "$sleeper" || fail 'it was continued'
+	touch "$TMPDIR/done"
+	assert_exit 1
+	kill -s KILL "$sleeper"
 }
 
 @test "the end of a child of the caller's own is taken for no other's" {

@@ -83,6 +83,8 @@ start_ready() {
 	run_tunnel 8080 "$TMPDIR/script" 'one argument' another
 	assert_equal "$ended" 'exit 4'
 	assert_equal "$output" "$TMPDIR/script: 2 one argument another"
+	# It is no shell that somebody has logged in to.
+	echo 'echo profile' >"$HOME/.profile"
 	PATH=$TMPDIR:$PATH run_tunnel 8080 -- script
 	assert_equal "$ended" 'exit 4'
 	assert_equal "$output" "$TMPDIR/script: 0  "
@@ -131,6 +133,18 @@ start_ready() {
 2
 $signals\$"
 	assert_equal "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+}
+
+@test "beside a command the tunnel holds the end of one pipe more than without" {
+	local before
+	[ -d /proc/self/fd ] || skip 'no /proc here'
+	start_tunnel 8080
+	await_url
+	before=$(readlink "/proc/$pid/fd/"* | grep -c ^pipe:)
+	start_ready 8081 sh -c "$waiting"
+	assert_equal "$(readlink "/proc/$pid/fd/"* | grep -c ^pipe:)" $((before + 1))
+	touch "$TMPDIR/go"
+	assert_exit 6
 }
 
 @test "no URL, no command" {

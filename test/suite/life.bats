@@ -117,6 +117,8 @@ has_proc() {
 	assert_signal TERM
 	assert_took 3
 	gone "$cloudflared"
+	# It was not given up before.
+	refute_contains "$(<"$err")" 'left behind'
 }
 
 @test "-g 0 grants no grace" {
@@ -142,6 +144,15 @@ has_proc() {
 	kill -s TERM "$pid"
 	assert_signal TERM
 	gone "$cloudflared"
+}
+
+@test "a stopped cloudflared is continued when the tunnel stops, and ends by itself" {
+	open_tunnel -v -g 600 8080
+	kill -s STOP "$cloudflared"
+	await stopped "$cloudflared"
+	kill -s TERM "$pid"
+	assert_signal TERM
+	assert ended_itself "$err"
 }
 
 @test "a process that cloudflared leaves behind is dead when tunnel has exited" {
@@ -994,6 +1005,18 @@ system_fails() {
 	grep -qxE "tunnel: $2" "$err" || fail "$1: expected: $2
 but got: $(cat "$err")"
 	await none_left_behind
+}
+
+@test "cloudflared is not run without its descriptors: 126, and why" {
+	local number traced
+	for number in 1 2 3 4; do
+		trace_with "/^dup[23]\$:error=EMFILE:when=$number"
+		# In each process the calls are counted anew.
+		start_program "${traced[@]}" -f "$TUNNEL" -n 8080
+		assert_exit 126
+		assert_match "$number: $(tail -n 1 "$err")" "^$number: tunnel: cannot run $CLOUDFLARED: $EMFILE\$"
+		assert_equal "$(cloudflared_starts)" ''
+	done
 }
 
 @test "what the system refuses is said in its words, and nothing is left" {

@@ -53,6 +53,20 @@ setup() {
 	assert_equal "$(said one yes)" 3
 }
 
+@test "a tunnel that stops asks for its name no more" {
+	local before
+	start_authority
+	connects 'trap "" TERM; name; register'
+	start_tunnel -g 6 8080
+	await has_said one no 1
+	kill -s TERM "$pid"
+	await contains "$XDG_RUNTIME_DIR/tunnel/localhost:8080" 'state stopping'
+	before=$(questions one | wc -l)
+	assert_signal TERM
+	# What was under way then may have come late.
+	[ $(($(questions one | wc -l) - before)) -le 1 ] || fail "$(questions one)"
+}
+
 @test "published is what the name server says three times in a row, each time to a new port" {
 	start_authority
 	answers one no yes yes no yes no yes yes yes no
