@@ -58,6 +58,51 @@ messages() {
 	await has_lines "$out" 2
 }
 
+@test "-rw: each URL waits for the edge and for the server, which may be gone by then" {
+	# shellcheck disable=SC2016 # it is for the script
+	scripted 'life=$(grep -c . "$FAKE_DIR/starts")
+		echo "https://life-$life.trycloudflare.com" >&2
+		next
+		echo "settled $life" >&2
+		next
+		registered
+		next
+		echo "still $life" >&2'
+	serve
+	start_tunnel -rvw "$port"
+	printf '\n\n' >&7
+	await has_lines "$out" 1
+	await_cloudflared 1
+	kill -s KILL "$cloudflared"
+	await_text "$err" life-2
+	next
+	await_text "$err" 'settled 2'
+	assert_equal "$(<"$out")" https://life-1.trycloudflare.com
+	next
+	await has_lines "$out" 2
+	kill -s TERM "$server"
+	await gone "$server"
+	await_cloudflared 2
+	kill -s KILL "$cloudflared"
+	await_text "$err" life-3
+	printf '\n\n\n' >&7
+	await_text "$err" 'still 3'
+	assert_equal "$(tail -n 1 "$out")" https://life-2.trycloudflare.com
+	serve -p "$port"
+	await has_lines "$out" 3
+}
+
+@test "-r: a URL whose cloudflared has ended is listed no more" {
+	start_tunnel -r 8080
+	await_url
+	await_cloudflared 1
+	await listed "$url"
+	kill -s KILL "$cloudflared"
+	await_text "$err" 'again in 1 s'
+	refute_contains "$("$TUNNEL" -l)" "$url"
+	refute_contains "$("$TUNNEL" -l 8080)" "$url"
+}
+
 @test "-r: what one life had too much to say takes nothing of the next one's log" {
 	# Of the first, more than is kept.
 	# shellcheck disable=SC2016
@@ -221,6 +266,13 @@ listed() {
 	FAKE_MODE=silent run_tunnel -r -t 0.5 8080
 	assert_equal "$ended" 'exit 124'
 	none_left_behind
+}
+
+@test "-r: the deadline of the first URL counts from the beginning, however often it is tried" {
+	FAKE_MODE=die-before run_tunnel -r -t 6 8080
+	assert_equal "$ended" 'exit 124'
+	# At 0, 1 and 3 s; the next would be at 7 s.
+	[ "$(cloudflared_starts | wc -l)" -le 3 ] || fail "$(cloudflared_starts | wc -l) starts"
 }
 
 @test "-r: a later start has the deadline for itself, and is made again when that passes" {
