@@ -224,10 +224,10 @@ ticks() {
 	assert_signal TERM "$second"
 	run_tunnel -t 0.3 8080
 	assert_equal "$ended" 'exit 124'
-	assert_match "$errors" '^tunnel: '
+	assert_match "$errors" '^tunnel: .*it is still stopping$'
 	run_tunnel -b -t 0.3 8080
 	assert_equal "$ended" 'exit 124'
-	assert_match "$errors" '^tunnel: '
+	assert_match "$errors" '^tunnel: .*it is still stopping$'
 	alive "$first" || fail 'it was too quick for this test'
 	assert_equal "$(cloudflared_starts)" "$cloudflared"
 	assert_stopped_by_itself
