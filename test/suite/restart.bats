@@ -327,11 +327,14 @@ listed() {
 		echo "https://amber-apple-$$.trycloudflare.com" >&2
 		registered
 		[ "$(wc -l <"$FAKE_DIR/starts")" != 1 ] || {
+			next
 			echo "ERR Register tunnel error" >&2
 			kill -s STOP $$
 		}
 		next'
 	start_tunnel -r -g 600 -t 5 8080
+	await_url
+	next
 	await_text "$err" 'is dead'
 	await_cloudflared 1
 	await ! stopped "$cloudflared"
