@@ -33,9 +33,20 @@ scripts() {
 	for number in 0 1; do
 		err=${errs[number]}
 		await has_said_again 7
+		# Nor does the wait grow beyond half a minute.
+		assert_equal "$(grep -o 'again in .*' "$err" | tr -dc '0-9\n' | xargs)" '1 2 4 8 16 30 30'
 		kill -s TERM "${pids[number]}"
 		assert_signal TERM "${pids[number]}"
 	done
+}
+
+@test "-r: a cloudflared that there is never a process for ends it after six failures, too" {
+	start_traced fork:error=EAGAIN -r -t 0 8080
+	# 1 + 2 + 4 + 8 + 16 s.
+	await -t 90 gone "$pid"
+	assert_exit 1
+	assert_equal "$(grep -c 'cannot start cloudflared' "$err")" 6
+	assert_equal "$(grep -c 'again in' "$err")" 5
 }
 
 has_said_again() {

@@ -40,6 +40,14 @@ source "$BATS_TEST_DIRNAME/helper.bash"
 	assert_equal "$(grep -o 'again in .*' "${errs[1]}" | xargs)" 'again in 1 s again in 2 s again in 4 s'
 }
 
+@test "-r: where Cloudflare limits the rate it waits a minute, then two" {
+	FAKE_MODE=rate-limited start_tunnel -r -t 0 8080
+	await -t 180 contains "$err" 'again in 120 s'
+	assert_equal "$(grep -o 'again in .*' "$err" | xargs)" 'again in 60 s again in 120 s'
+	kill -s TERM "$pid"
+	assert_signal TERM
+}
+
 said_again_thrice() {
 	local file
 	for file; do
