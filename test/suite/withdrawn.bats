@@ -77,6 +77,8 @@ setup() {
 	for out in "${outs[@]:1}"; do
 		assert_equal "$(wc -l <"$out")" 1
 	done
+	# And the minute after, too.
+	await -t 120 has_said stays yes 5
 }
 
 @test "an edge that is lost for long while the name servers answer: with -r the tunnel is renewed" {
