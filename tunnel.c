@@ -5997,6 +5997,7 @@ scan_url(struct tunnel *t, enum ending ending)
 	size_t length;
 	const char *url;
 
+	cancel_timer(t, TIMER_PAUSE);	/* the log goes on */
 	if (t->state != STARTING || t->url[0] != '\0')
 		return;
 	url = find_url(t->log.text, &length);
