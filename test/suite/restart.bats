@@ -112,7 +112,7 @@ messages() {
 		fi
 		echo "ERR lookup api.trycloudflare.com: no such host" >&2
 		exit 4'
-	start_tunnel -r 8080
+	start_tunnel -r -t 0 8080
 	await_text "$err" "the DNS doesn't answer"
 }
 
