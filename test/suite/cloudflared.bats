@@ -5,9 +5,14 @@
 # shellcheck source-path=SCRIPTDIR source=helper.bash
 source "$BATS_TEST_DIRNAME/helper.bash"
 
-# The directories that are searched beyond those of the test.
-system_directories='/usr/local/bin /opt/homebrew/bin /home/linuxbrew/.linuxbrew/bin
-/usr/bin /snap/bin'
+# Skips where a directory that is searched beyond those of the test has a cloudflared.
+none_installed() {
+	local directory
+	for directory in /usr/local/bin /opt/homebrew/bin /home/linuxbrew/.linuxbrew/bin /usr/bin \
+		/snap/bin; do
+		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
+	done
+}
 
 # plant DIRECTORY...: a cloudflared in each, which says where it lies and ends.
 plant() {
@@ -133,10 +138,7 @@ field() {
 }
 
 @test "no cloudflared: it says where to get it, 127" {
-	local directory
-	for directory in $system_directories; do
-		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
-	done
+	none_installed
 	unset CLOUDFLARED
 	# A folder of its name is none.
 	mkdir "$TMPDIR/cloudflared"
@@ -257,9 +259,7 @@ field() {
 
 @test "a cloudflared that isn't executable, and no other: said, with what to do" {
 	local directory
-	for directory in $system_directories; do
-		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
-	done
+	none_installed
 	unset CLOUDFLARED HOME
 	cd "$TMPDIR"
 	mkdir \~ directory
@@ -276,10 +276,8 @@ field() {
 }
 
 @test "a cloudflared on a file system that is mounted noexec: said, since chmod +x is no help" {
-	local directory arguments
-	for directory in $system_directories; do
-		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
-	done
+	local arguments
+	none_installed
 	use_mounts
 	mkdir "$TMPDIR/place"
 	STAND_IN=$CLOUDFLARED
@@ -342,10 +340,7 @@ field() {
 }
 
 @test "without a HOME, a folder named ~ is none" {
-	local directory
-	for directory in $system_directories; do
-		[ ! -e "$directory/cloudflared" ] || skip "there is $directory/cloudflared"
-	done
+	none_installed
 	unset CLOUDFLARED
 	cd "$TMPDIR"
 	plant \~/bin \~/.local/bin

@@ -437,6 +437,26 @@ pause() {
 	read -r -t "$1" _ <>"$BATS_RUN_TMPDIR/pause" || :
 }
 
+# ticks PID: sets $ticks to the processor time it has had, in hundredths of a second mostly.
+ticks() {
+	local stat fields
+	read -r stat <"/proc/$1/stat"
+	read -ra fields <<<"${stat##*) }"
+	ticks=$((fields[11] + fields[12]))
+}
+
+# assert_idle PID SECONDS: it takes next to no processor time for so long. It needs /proc.
+assert_idle() {
+	local ticks before
+	# It is the time itself that matters; what it does at first isn't meant.
+	sleep 0.5
+	ticks "$1"
+	before=$ticks
+	sleep "$2"
+	ticks "$1"
+	[ $((ticks - before)) -le 15 ] || fail "$((ticks - before)) ticks"
+}
+
 # within SECONDS COMMAND...: await without a word.
 within() {
 	untraced within_untraced "$@"

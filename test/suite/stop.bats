@@ -257,13 +257,18 @@ cloudflared_of_second() {
 		skip 'set-user-ID has no effect here'
 }
 
-@test "a cloudflared that can't be signalled: said, and no wait without an end" {
-	cloudflared_of_second
-	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
+# stop_as_first GRACE: a tunnel of the first's that works is sent TERM.
+stop_as_first() {
+	start_program "${as_first[@]}" "$TUNNEL" -g "$1" 8080
 	await_url
 	await_cloudflared 1
 	adopt "$cloudflared"
 	kill -s TERM "$pid"
+}
+
+@test "a cloudflared that can't be signalled: said, and no wait without an end" {
+	cloudflared_of_second
+	stop_as_first 0.5
 	await_exit
 	assert_match "$(<"$err")" "tunnel: [^
 ]*$cloudflared"
@@ -273,11 +278,7 @@ cloudflared_of_second() {
 
 @test "a cloudflared that can't be sent SIGTERM has its grace all the same" {
 	cloudflared_of_second
-	start_program "${as_first[@]}" "$TUNNEL" -g 600 8080
-	await_url
-	await_cloudflared 1
-	adopt "$cloudflared"
-	kill -s TERM "$pid"
+	stop_as_first 600
 	await_text "$err" "cannot send SIGTERM to cloudflared, process ${cloudflared},"
 	pause 0.5
 	alive "$pid" || fail 'it does not wait for cloudflared'
@@ -290,11 +291,7 @@ cloudflared_of_second() {
 	cloudflared_of_second
 	printf '#!/bin/sh\nsleep 600 &\nexec "%s" --reuid=%s "%s" "$@"\n' \
 		"$others/setpriv" "$second" "$STAND_IN" >"$CLOUDFLARED"
-	start_program "${as_first[@]}" "$TUNNEL" -g 0.5 8080
-	await_url
-	await_cloudflared 1
-	adopt "$cloudflared"
-	kill -s TERM "$pid"
+	stop_as_first 0.5
 	await_exit
 	assert_contains "$(<"$err")" "cannot send SIGTERM to cloudflared, process $cloudflared"
 	alive "$cloudflared" || fail 'it could be signalled, and this tests nothing'
