@@ -5082,6 +5082,7 @@ start_command(struct tunnel *t)
 	t->command.pid = pid;
 	t->command.report = report[0];
 	update_record(t);
+	sigemptyset(&pending);
 	sigpending(&pending);
 	for (size_t i = 0; i < COUNT(typed); i++)
 		if (sigismember(&pending, typed[i]) == 1 ||
@@ -6084,7 +6085,7 @@ on_cloudflared_end(struct tunnel *t)
 	await_server(t);
 	if (is_ready(t) && t->options->command == NULL && t->waiter == -1)
 		publish(t);
-	waitpid(pid, &status, 0);
+	waitpid(pid, &status, 0);	/* it is known to have ended */
 	t->cloudflared.pid = 0;
 	error = read_report(&t->cloudflared);
 	close_fd(&t->log.fd);
@@ -6752,14 +6753,13 @@ next_origin(struct subjects *subjects, struct origin *origin)
 static bool
 look_again(int directory, const char *name, struct look *look)
 {
-	for (int looks = 1;; looks++) {
+	for (int looks = 6; looks > 0; looks--) {
 		look_at(directory, name, look);
 		if (!is_held(look) || look->record.pid != 0)
 			return false;
-		if (looks == 6)
-			return true;
 		sleep_ms(10);
 	}
+	return true;
 }
 
 /*
